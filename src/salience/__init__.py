@@ -1,0 +1,68 @@
+"""Salience explains image classifiers over whole datasets.
+
+>>> import salience
+>>> model = salience.load_model("salience.models.zoo:efficientnet_lite0")  # doctest: +SKIP
+>>> maps = salience.explain(model, "photos/", method="gradcam")  # doctest: +SKIP
+
+Importing this package is fast: everything, torch above all, is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from salience.errors import SalienceError
+    from salience.explaining import explain, explain_run
+    from salience.metrics.allegiance import allegiance
+    from salience.models.classifier import Classifier
+    from salience.models.loading import load_model
+    from salience.report import write_report
+    from salience.store.maps import Maps
+    from salience.store.run import Run, open_run
+
+try:
+    __version__ = version("salience")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "0.0.0"
+
+_HOMES = {
+    "Classifier": "salience.models.classifier",
+    "Maps": "salience.store.maps",
+    "Run": "salience.store.run",
+    "SalienceError": "salience.errors",
+    "allegiance": "salience.metrics.allegiance",
+    "explain": "salience.explaining",
+    "explain_run": "salience.explaining",
+    "load_model": "salience.models.loading",
+    "open_run": "salience.store.run",
+    "write_report": "salience.report",
+}
+
+__all__ = [
+    "Classifier",
+    "Maps",
+    "Run",
+    "SalienceError",
+    "allegiance",
+    "explain",
+    "explain_run",
+    "load_model",
+    "open_run",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'salience' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

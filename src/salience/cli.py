@@ -1,0 +1,331 @@
+"""The command line: one thin function per verb. Nothing heavy is imported before a verb runs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
+
+import typer
+
+from salience.errors import SalienceError, SettingsError
+
+if TYPE_CHECKING:
+    from salience.explaining import Outcome, RunSettings
+    from salience.models.classifier import Classifier
+
+P = ParamSpec("P")
+
+FAILURES = 1
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="salience",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Explain image classifiers over whole datasets.",
+    epilog="Exit codes: 0 all done; 1 done, but some images or maps failed; 2 something must be mended first; "
+    "130 interrupted, the same command carries on.",
+)
+
+Images = Annotated[
+    str,
+    typer.Argument(
+        help="Folder (classes as sub-folders, or flat), manifest (.csv, .parquet), .npz, or one image file."
+    ),
+]
+Models = Annotated[
+    list[str],
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="[NAME=]CARD",
+        help="Model card (.toml), timm:NAME, torchvision:NAME, hf:ID, pt2:PATH or pkg.module:factory. Repeatable.",
+    ),
+]
+Methods = Annotated[
+    list[str],
+    typer.Option("--method", metavar="M[,M]", help="Methods, with settings as ig:steps=64. 'salience list methods'."),
+]
+Target = Annotated[str, typer.Option(help="Class to explain: predicted, label, class:K (number or name) or all.")]
+Output = Annotated[str, typer.Option(help="Scalar to explain: logit, prob, logprob or margin.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Take so many images; in turn from the classes of a folder.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Run directory; one that is unfinished is carried on.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Images in a model call.  [default: measured]")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of the model.  [default: measured]")]
+MemoryFormat = Annotated[str | None, typer.Option(help="channels_last or contiguous.  [default: measured]")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def told(verb: Callable[P, None]) -> Callable[P, None]:
+    """Turn errors for people into one message and an exit code."""
+
+    @wraps(verb)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            verb(*args, **kwargs)
+        except SalienceError as error:
+            _stop(str(error), error.exit_code)
+
+    return run
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    typer.echo(f"salience: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def _split(values: list[str]) -> list[str]:
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+def _load(models: list[str], device: str) -> list[Classifier]:
+    from salience.models.loading import load_model
+
+    return [load_model(spec, device=device) for spec in models]
+
+
+def _settings(batch: int | None, threads: int | None, memory_format: str | None) -> RunSettings:
+    from salience.explaining import RunSettings
+
+    if memory_format not in (None, "channels_last", "contiguous"):
+        raise SettingsError(f"--memory-format is {memory_format!r}; choose channels_last or contiguous.")
+    return RunSettings(batch=batch, threads=threads, memory_format=memory_format)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------- explain
+
+
+@app.command(
+    epilog="Examples:  salience explain photos/ --model card.toml --method gradient,gradcam --out runs/first   "
+    "salience explain val/labels.csv --model timm:resnet50 --method ig:steps=64 --target label --out runs/ig   "
+    "salience explain cifar.npz --model old=a.toml --model new=b.toml --method active --target all --out runs/both"
+)
+@told
+def explain(
+    images: Images,
+    model: Models,
+    out: Out,
+    method: Methods = ["gradcam"],  # noqa: B006  # typer reads the default, nothing writes it
+    target: Target = "predicted",
+    output: Output = "logit",
+    limit: Limit = None,
+    column: Annotated[
+        list[str] | None, typer.Option(metavar="ROLE=COLUMN", help="Which manifest column is what: label=wnid.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="For methods that draw; every image draws its own numbers from it.")] = 0,
+    map_dtype: Annotated[str, typer.Option(help="float16 (with a float32 scale a map) or float32.")] = "float16",
+    device: Device = "auto",
+    batch_size: BatchSize = None,
+    threads: Threads = None,
+    memory_format: MemoryFormat = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log every event as a JSON line on stderr.")] = False,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write the page at the end.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Compute maps of every image into a run directory, with a page to look at.
+
+    What the directory already holds is kept: the same command carries an interrupted run on, and more methods,
+    models or images are added to a finished one.
+    """
+    from salience.progress import listener
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's kill ends as Ctrl-C does
+    if map_dtype not in ("float16", "float32"):
+        raise SettingsError(f"--map-dtype is {map_dtype!r}; choose float16 or float32.")
+    columns = _columns(column)
+    with listener(as_json=log_json) as listen:
+        try:
+            from salience.explaining import explain_run
+
+            outcome = explain_run(
+                _load(model, device),
+                images,
+                _split(method),
+                out,
+                target=target,
+                output=output,
+                columns=columns,
+                limit=limit,
+                seed=seed,
+                map_dtype=map_dtype,  # type: ignore[arg-type]  # checked above
+                settings=_settings(batch_size, threads, memory_format),
+                listen=listen,
+                command=["salience", *sys.argv[1:]],
+            )
+        except KeyboardInterrupt:
+            _stop(f"interrupted. Finished work is kept in {out}; run the same command again to carry on.", INTERRUPTED)
+    page = _write_page(out) if report else None
+    _summarise(outcome, page, as_json=as_json or log_json)
+    if outcome.failures:
+        raise typer.Exit(FAILURES)
+
+
+def _columns(pairs: list[str] | None) -> dict[str, str] | None:
+    if not pairs:
+        return None
+    columns = {}
+    for pair in pairs:
+        role, equals, name = pair.partition("=")
+        if not equals or not role or not name:
+            raise SettingsError(f"--column is {pair!r}; write ROLE=COLUMN, e.g. label=wnid.")
+        columns[role.strip()] = name.strip()
+    return columns
+
+
+def _write_page(run: Path) -> Path:
+    from salience.report import write_report
+
+    return write_report(run)
+
+
+def _summarise(outcome: Outcome, page: Path | None, *, as_json: bool) -> None:
+    from salience.progress import summary_lines, summary_record
+
+    if as_json:
+        typer.echo(json.dumps(summary_record(outcome, page)))
+        return
+    for line in summary_lines(outcome, page):
+        typer.echo(line)
+
+
+# ---------------------------------------------------------------------- report
+
+
+@app.command(epilog="Example:  salience report runs/first")
+@told
+def report(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
+    """Write the page of a run again, and say where it is."""
+    typer.echo(str(_write_page(run)))
+
+
+# ---------------------------------------------------------------------- list
+
+
+@app.command("list", epilog="Examples:  salience list methods   salience list models --json")
+@told
+def list_(
+    what: Annotated[str, typer.Argument(help="methods or models.")],
+    as_json: Json = False,
+) -> None:
+    """List the methods, with their settings, or the ways to load a model."""
+    from salience.listing import method_rows, model_rows, print_rows
+
+    tables: dict[str, Callable[[], list[dict[str, Any]]]] = {"methods": method_rows, "models": model_rows}
+    if what not in tables:
+        raise SettingsError(f"There is no list of {what!r}; choose methods or models.")
+    rows = tables[what]()
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        print_rows(rows)
+
+
+# ---------------------------------------------------------------------- bench
+
+
+@app.command(
+    epilog="Example:  salience bench photos/ --model card.toml --method gradient,positive,negative,contrast --json"
+)
+@told
+def bench(
+    images: Images,
+    model: Annotated[str, typer.Option("--model", "-m", metavar="CARD", help="As for explain.")],
+    method: Methods = ["gradient"],  # noqa: B006
+    target: Target = "predicted",
+    limit: Annotated[int | None, typer.Option(min=1, help="Images a round.  [default: some seconds' worth]")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Alternated rounds of bare calls and runs.")] = 3,
+    device: Device = "auto",
+    batch_size: BatchSize = None,
+    threads: Threads = None,
+    memory_format: MemoryFormat = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the speed of a run against the bare calls of the model: together, then each method alone.
+
+    Efficiency is the time of the forward and backward passes that the methods mathematically need, at the best batch
+    and memory format, over the time of the whole run: decoding, explaining, storing.
+    """
+    from salience.benchmark import bench as measure
+    from salience.listing import print_rows
+
+    (classifier,) = _load([model], device)
+    results = measure(
+        classifier,
+        images,
+        _split(method),
+        limit=limit,
+        rounds=rounds,
+        settings=_settings(batch_size, threads, memory_format),
+        target=target,
+        told=lambda text: typer.echo(f"measuring {text}", err=True),
+    )
+    rows = [r.to_dict() for r in results]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        print_rows(rows)
+
+
+# ---------------------------------------------------------------------- doctor
+
+
+@app.command()
+@told
+def doctor(as_json: Json = False) -> None:
+    """Check the installation: versions, devices, what is installed beside, and a map with a known answer."""
+    from salience.listing import diagnosis, print_diagnosis
+
+    found = diagnosis()
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        print_diagnosis(found)
+    if not found["healthy"]:
+        raise typer.Exit(FAILURES)
+
+
+# ---------------------------------------------------------------------- demo
+
+
+@app.command()
+@told
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the photographs and the run.")] = Path("demo"),
+    device: Device = "auto",
+) -> None:
+    """Explain what EfficientNet-Lite0 sees in real photographs; needs the extra 'demo' and no download."""
+    from salience.demo import METHODS, MODEL, collect_photographs
+
+    photographs = collect_photographs(out / "photographs")
+    explain(
+        images=str(photographs),
+        model=[MODEL],
+        out=out / "run",
+        method=list(METHODS),
+        device=device,
+    )
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        import salience
+
+        typer.echo(f"salience {salience.__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

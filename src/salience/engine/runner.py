@@ -1,0 +1,498 @@
+"""One model over a source of images: decode ahead, explain, hand finished units to the sink, survive anything."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from salience.data.base import ImageRef, ImageSource
+from salience.data.decode import LoadedImage, load
+from salience.engine.events import Committed, Failed, Finished, Listener, PlanChanged, Progress, Started, ignore
+from salience.engine.method import Method
+from salience.engine.passes import Calls
+from salience.engine.plan import Plan
+from salience.engine.scalars import Output
+from salience.engine.sweep import Batch, BatchResult, OutOfMemory, Sweep
+from salience.engine.targets import Target
+from salience.engine.tune import running
+from salience.errors import ImagesError
+from salience.models.classifier import Classifier
+from salience.store.maps import Failure
+from salience.store.unit import FailureRow, ImageResult, Known, MapRows, Recipe, Sink, UnitResult
+
+UNIT_BYTES = 64 * 2**20
+UNIT_CALLS = 4096
+UNIT_IMAGES = 1024
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A method with its settings under the label that names it."""
+
+    label: str
+    method: Method
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of one model."""
+
+    methods: tuple[Labelled, ...]
+    target: Target
+    output: Output = "logit"
+    seed: int = 0
+
+
+@dataclass
+class Summary:
+    """What a model's work came to."""
+
+    computed: int = 0
+    reused: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+    calls: Calls = field(default_factory=Calls)
+    plan: Plan | None = None
+
+
+def make_recipes(
+    classifier: Classifier, request: Request, map_dtype: str, layers: dict[str, str | None]
+) -> list[Recipe]:
+    """Return the recipe of every method: all that decides its maps but for the image."""
+    weights = classifier.fingerprint()
+    recipes = []
+    for item in request.methods:
+        traits = item.method.traits
+        decides: dict[str, Any] = {
+            "weights": weights,
+            "name": traits.name,
+            "version": traits.version,
+            "settings": item.method.settings(),
+            "layer": layers.get(item.label),
+            "target": str(request.target),
+            "output": request.output,
+            # Rivals are drawn too, so the seed counts wherever something may be drawn.
+            "seed": request.seed if traits.stochastic or "rivals" in item.method.settings() else None,
+            "map_dtype": map_dtype,
+        }
+        identity = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
+        description = {
+            "model": classifier.name,
+            "method": item.label,
+            "summary": traits.summary,
+            "family": traits.family,
+            "reference": traits.reference,
+            "signed": item.method.signed,
+            "identity": identity,
+            **decides,
+        }
+        recipes.append(
+            Recipe(item.label, classifier.name, identity, description, request.target.count(classifier.num_classes))
+        )
+    return recipes
+
+
+def result_key(identity: str, content: str, label: int | None) -> str:
+    """Return the name of one result: recipe, image content, and the label where that is the target."""
+    return hashlib.blake2b(f"{identity}\x1f{content}\x1f{label}".encode(), digest_size=16).hexdigest()
+
+
+@dataclass
+class Runner:
+    """Explains the images of a source with one model; :meth:`run` does the work.
+
+    Parameters
+    ----------
+    labels
+        True class of each image of the source, None where unknown.
+    unit_images
+        Images in a work unit, which is lost at most when the process is killed; chosen when None.
+    """
+
+    classifier: Classifier
+    source: ImageSource
+    labels: Sequence[int | None]
+    request: Request
+    recipes: Sequence[Recipe]
+    plan: Plan
+    sink: Sink
+    listen: Listener = ignore
+    unit_images: int = 64
+    decoders: int | None = None
+
+    def run(self) -> Summary:
+        """Compute what is missing.
+
+        Raises
+        ------
+        SalienceError
+            When the model or the sink fails; everything committed before is safe.
+        """
+        begin = time.perf_counter()
+        summary = Summary(plan=self.plan)
+        work = self._missing(self.sink.known())
+        summary.reused = len(self.source.refs) - len({ref.index for refs, _ in work for ref in refs})
+        self._begin = time.perf_counter()
+        with running(self.classifier, self.plan), _Writer(self.sink, self.listen, self.classifier.name) as writer:
+            sweeps = {members: self._sweep(members, summary) for _, members in work}
+            self._total = sum(len(refs) * self._cost(sweeps[members]) for refs, members in work)
+            self._spent = 0
+            self._images = sum(len(refs) for refs, _ in work)
+            self._done = 0
+            any_sweep = next(iter(sweeps.values()), None)
+            calls = any_sweep.calls_per_image() if any_sweep else Calls()
+            self.listen(
+                Started(
+                    self.classifier.name,
+                    self._images,
+                    summary.reused,
+                    self.plan.batch,
+                    self.plan.memory_format,
+                    self.plan.threads,
+                    str(self.classifier.device),
+                    calls.forward + calls.backward,
+                )
+            )
+            with _Loader(self.source, self.classifier.preprocessing, self._decoders()) as loader:
+                stream = loader.stream([ref for refs, _ in work for ref in refs], ahead=4 * self.plan.batch)
+                for refs, members in work:
+                    for at in range(0, len(refs), self.unit_images):
+                        unit = self._unit(refs[at : at + self.unit_images], members, sweeps[members], stream, summary)
+                        writer.put(unit)
+        summary.seconds = time.perf_counter() - begin
+        for sweep in sweeps.values():
+            summary.calls += sweep.calls
+        self.listen(
+            Finished(
+                self.classifier.name,
+                summary.computed,
+                summary.reused,
+                summary.failures,
+                round(summary.seconds, 3),
+                round(summary.computed / max(1e-9, time.perf_counter() - self._begin), 3),
+                summary.calls.forward,
+                summary.calls.backward,
+            )
+        )
+        return summary
+
+    # ------------------------------------------------------------------ what to do
+
+    def _missing(self, known: Known) -> list[tuple[list[ImageRef], tuple[int, ...]]]:
+        """Group the images by the methods they lack: [(images, positions of methods)]."""
+        groups: dict[tuple[int, ...], list[ImageRef]] = {}
+        for ref in self.source.refs:
+            content = self._content(ref, known)
+            label = self._label(ref)
+            lacking = []
+            for i, recipe in enumerate(self.recipes):
+                if content is not None:
+                    key = result_key(recipe.identity, content, label)
+                    if known.done.get((recipe.id, ref.image_id)) == key:
+                        continue
+                    if known.failed.get((recipe.id, ref.image_id)) == key:
+                        continue
+                lacking.append(i)
+            if lacking and known.failed.get((self.classifier.name, ref.image_id)) == self._image_key(ref, content):
+                continue
+            if lacking:
+                groups.setdefault(tuple(lacking), []).append(ref)
+        return [(refs, members) for members, refs in groups.items()]
+
+    def _content(self, ref: ImageRef, known: Known) -> str | None:
+        """Return the image's content hash where it was read before, reading it again only if it may have changed."""
+        before = known.contents.get(ref.image_id)
+        if before is None:
+            return None
+        try:
+            size, changed = self.source.stamp(ref)
+            if changed and (size, changed) == before[1:]:
+                return before[0]
+            return self.source.content_hash(ref)
+        except (OSError, ImagesError):
+            return None
+
+    def _label(self, ref: ImageRef) -> int | None:
+        return self.labels[ref.index] if self.request.target.kind == "label" else None
+
+    def _image_key(self, ref: ImageRef, content: str | None) -> str:
+        """Return the key under which an image as a whole fails: the model and its content, or the file's stamp."""
+        if content is None:
+            try:
+                content = "stamp {} {}".format(*self.source.stamp(ref))
+            except (OSError, ImagesError):
+                content = "missing"
+                return f"missing {time.time_ns()}"  # a file that is not there is looked for every time
+        return result_key(self.recipes[0].description["weights"], content, self._label(ref))
+
+    def _sweep(self, members: tuple[int, ...], summary: Summary) -> Sweep:
+        return Sweep(
+            self.classifier,
+            [self.request.methods[i].method for i in members],
+            self.request.target,
+            self.request.output,
+            self.request.seed,
+            self.plan,
+            self._on_calls,
+        )
+
+    def _cost(self, sweep: Sweep) -> int:
+        calls = sweep.calls_per_image()
+        return calls.forward + calls.backward
+
+    def _decoders(self) -> int:
+        if self.decoders:
+            return self.decoders
+        return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2))
+
+    # ------------------------------------------------------------------ one unit
+
+    def _unit(
+        self,
+        refs: Sequence[ImageRef],
+        members: tuple[int, ...],
+        sweep: Sweep,
+        stream: Iterator[tuple[ImageRef, LoadedImage | ImagesError]],
+        summary: Summary,
+    ) -> UnitResult:
+        begin = time.perf_counter()
+        unit = UnitResult(self.classifier.name, maps={self.recipes[i].id: MapRows() for i in members})
+        ready: list[tuple[ImageRef, LoadedImage]] = []
+        for position in range(len(refs)):
+            ref, loaded = next(stream)
+            if isinstance(loaded, ImagesError):
+                self._fail(unit, ref.image_id, "unreadable", str(loaded), self._image_key(ref, None))
+            elif self.request.target.kind == "label" and self.labels[ref.index] is None:
+                self._fail(
+                    unit,
+                    ref.image_id,
+                    "label",
+                    "The label is to be explained, and the image has none. Give labels, or use the target 'predicted'.",
+                    self._image_key(ref, loaded.content_hash),
+                )
+            else:
+                ready.append((ref, loaded))
+            if len(ready) == sweep.plan.batch or (position == len(refs) - 1 and ready):
+                self._explain(unit, ready, members, sweep)
+                ready = []
+        unit.seconds = time.perf_counter() - begin
+        summary.computed += len(unit.images)
+        summary.failures += len(unit.failures)
+        summary.plan = sweep.plan
+        return unit
+
+    def _explain(
+        self, unit: UnitResult, ready: list[tuple[ImageRef, LoadedImage]], members: tuple[int, ...], sweep: Sweep
+    ) -> None:
+        batch = Batch(
+            tuple(ref.image_id for ref, _ in ready),
+            to_pixels([image.pixels for _, image in ready], self.classifier),
+            torch.tensor([-1 if (v := self.labels[ref.index]) is None else v for ref, _ in ready]),
+        )
+        planned = sweep.plan
+        try:
+            result = sweep.run(batch)
+        except OutOfMemory as error:
+            for ref, image in ready:
+                message = f"There is no memory for a batch of one image: {error}"
+                self._fail(unit, ref.image_id, "memory", message, self._image_key(ref, image.content_hash))
+            return
+        if sweep.plan != planned:
+            self.listen(PlanChanged(self.classifier.name, sweep.plan.batch))
+        usable = torch.isfinite(result.logits).all(1).cpu()
+        packed = [self._pack(m.values) for m in result.maps]
+        host = _Host(result)
+        for row, (ref, image) in enumerate(ready):
+            if not usable[row]:
+                self._fail(
+                    unit,
+                    ref.image_id,
+                    "model",
+                    "The model's output for this image is not finite (NaN or infinite).",
+                    self._image_key(ref, image.content_hash),
+                )
+                continue
+            size, changed = self.source.stamp(ref)
+            unit.images.append(
+                ImageResult(
+                    ref.image_id,
+                    image.content_hash,
+                    size,
+                    changed,
+                    image.width,
+                    image.height,
+                    host.logits[row],
+                    host.targets[row],
+                    host.scores[row],
+                )
+            )
+            for place, (values, scales, finite) in zip(members, packed, strict=True):
+                recipe = self.recipes[place]
+                key = result_key(recipe.identity, image.content_hash, self._label(ref))
+                if not finite[row].all():
+                    self._fail(unit, ref.image_id, "map", "The map is not finite (NaN or infinite).", key, recipe)
+                    continue
+                rows = unit.maps[recipe.id]
+                for t in range(values.shape[1]):
+                    rows.values.append(values[row, t])
+                    rows.scales.append(float(scales[row, t]))
+                    rows.owners.append((ref.image_id, int(host.targets[row, t]), float(host.scores[row, t]), key))
+            for place, found in zip(members, host.diagnostics, strict=True):
+                rows = unit.maps[self.recipes[place].id]
+                for name, column in found.items():
+                    for t in range(column.shape[1]):
+                        rows.diagnostics.append((ref.image_id, int(host.targets[row, t]), name, float(column[row, t])))
+        self._done += len(ready)
+        self._tell()
+
+    def _pack(self, maps: Tensor) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Bring raw maps (N, T, h, w) to the stored type: values, scales (N, T), and whether they are finite (N, T)."""
+        top = maps.abs().amax((2, 3)).float()
+        finite = torch.isfinite(top)
+        if self.sink.map_dtype == "float32":
+            return maps.float().cpu().numpy(), np.ones(top.shape, dtype=np.float32), finite.cpu().numpy()
+        scale = torch.where(finite & (top > torch.finfo(torch.float32).tiny), top, torch.ones_like(top))
+        packed = (maps.float() / scale[:, :, None, None]).to(torch.float16)
+        return packed.cpu().numpy(), scale.cpu().numpy(), finite.cpu().numpy()
+
+    def _fail(
+        self, unit: UnitResult, image_id: str, kind: str, message: str, key: str, recipe: Recipe | None = None
+    ) -> None:
+        method = None if recipe is None else recipe.label
+        failure = Failure(image_id, kind, message, self.classifier.name, method)
+        unit.failures.append(FailureRow(failure, None if recipe is None else recipe.id, key))
+        self.listen(Failed(self.classifier.name, image_id, method, kind, message))
+
+    # ------------------------------------------------------------------ progress
+
+    def _on_calls(self, calls: Calls) -> None:
+        self._spent += calls.forward + calls.backward
+        self._tell()
+
+    def _tell(self) -> None:
+        elapsed = time.perf_counter() - self._begin
+        share = min(1.0, self._spent / self._total) if self._total else 1.0
+        self.listen(
+            Progress(
+                self.classifier.name,
+                self._done,
+                self._images,
+                share,
+                self._done / elapsed if elapsed > 0 else 0.0,
+                elapsed * (1 - share) / share if share > 0 else float("inf"),
+            )
+        )
+
+
+class _Host:
+    """The small results of a batch on the host."""
+
+    def __init__(self, result: BatchResult) -> None:
+        self.logits = result.logits.float().cpu().numpy()
+        self.targets = result.targets.cpu().numpy()
+        self.scores = result.scores.float().cpu().numpy()
+        self.diagnostics = [{k: v.float().cpu().numpy() for k, v in m.diagnostics.items()} for m in result.maps]
+
+
+def to_pixels(images: Sequence[np.ndarray[Any, Any]], classifier: Classifier) -> Tensor:
+    """Stack images (H, W, 3), uint8 or float in [0, 1], to pixels (N, 3, H, W) in [0, 1] on the model's device."""
+    stacked = torch.from_numpy(np.stack(images)).to(classifier.device, non_blocking=True).permute(0, 3, 1, 2)
+    if stacked.dtype == torch.uint8:
+        return stacked.to(classifier.dtype).div_(255)
+    return stacked.to(classifier.dtype)
+
+
+def choose_unit_images(plan: Plan, map_bytes: int, calls: Calls) -> int:
+    """Return a multiple of the batch that keeps a unit's maps near 64 MiB and its model calls near 4096."""
+    by_bytes = UNIT_BYTES // max(1, map_bytes)
+    by_calls = UNIT_CALLS // max(1, calls.forward + calls.backward)
+    images = max(1, min(by_bytes, by_calls, UNIT_IMAGES))
+    return max(plan.batch, images // plan.batch * plan.batch)
+
+
+class _Loader:
+    """Decodes ahead in threads, in order, never more than ``ahead`` images at a time."""
+
+    def __init__(self, source: ImageSource, preprocessing: Any, workers: int) -> None:
+        self._source = source
+        self._preprocessing = preprocessing
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+
+    def __enter__(self) -> _Loader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _load(self, ref: ImageRef) -> LoadedImage | ImagesError:
+        try:
+            return load(self._source, ref, self._preprocessing)
+        except ImagesError as error:
+            return error
+        except Exception as error:  # a decoder's own surprise belongs to its image, not to the run
+            return ImagesError(f"{ref.image_id} cannot be read: {type(error).__name__}: {error}")
+
+    def stream(self, refs: Sequence[ImageRef], ahead: int) -> Iterator[tuple[ImageRef, LoadedImage | ImagesError]]:
+        waiting: deque[tuple[ImageRef, Future[LoadedImage | ImagesError]]] = deque()
+        coming = iter(refs)
+        for ref in coming:
+            waiting.append((ref, self._pool.submit(self._load, ref)))
+            if len(waiting) >= ahead:
+                break
+        while waiting:
+            ref, future = waiting.popleft()
+            yield ref, future.result()
+            following = next(coming, None)
+            if following is not None:
+                waiting.append((following, self._pool.submit(self._load, following)))
+
+
+class _Writer:
+    """Commits units in a thread of its own, in order; at most two wait."""
+
+    def __init__(self, sink: Sink, listen: Listener, model: str) -> None:
+        self._sink, self._listen, self._model = sink, listen, model
+        self._queue: queue.Queue[UnitResult | None] = queue.Queue(maxsize=2)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
+
+    def __enter__(self) -> _Writer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        if self._error is not None and kind is None:
+            raise self._error
+
+    def put(self, unit: UnitResult) -> None:
+        self._raise()
+        self._queue.put(unit)
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        while (unit := self._queue.get()) is not None:
+            if self._error is not None:
+                continue
+            try:
+                self._sink.commit(unit)
+                self._listen(Committed(self._model, len(unit.images)))
+            except BaseException as error:  # handed to the thread that computes
+                self._error = error

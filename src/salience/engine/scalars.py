@@ -1,0 +1,66 @@
+"""The scalar that is explained, as a function of the logits, and its derivative by them.
+
+``S_c(z)`` for class c: ``logit`` z_c; ``logprob`` log softmax(z)_c; ``prob`` softmax(z)_c; ``margin``
+z_c - logsumexp of all other logits. A weighted sum ``sum_c w_c S_c`` covers every use: ``w = e_t`` explains the
+target, ``w = e_t - 1/C`` contrasts it with all classes, ``w = e_c`` explains a rival.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from salience.errors import SettingsError, nearest
+
+Output = Literal["logit", "prob", "logprob", "margin"]
+
+
+def check_output(name: str) -> Output:
+    """Return ``name`` where it is one of the outputs that can be explained."""
+    for known in get_args(Output):
+        if name == known:
+            return known  # type: ignore[no-any-return]
+    raise SettingsError(
+        f"Output {name!r} is unknown; choose one of {', '.join(get_args(Output))}.{nearest(name, get_args(Output))}"
+    )
+
+
+def score(output: Output, logits: Tensor, target: Tensor) -> Tensor:
+    """Return the scalar (N,) of classes ``target`` (N,) for logits (N, C)."""
+    column = target.unsqueeze(1)
+    z = logits.gather(1, column).squeeze(1)
+    if output == "logit":
+        return z
+    if output == "margin":
+        others = logits.scatter(1, column, float("-inf"))
+        return z - others.logsumexp(1)
+    logprob = z - logits.logsumexp(1)
+    return logprob if output == "logprob" else logprob.exp()
+
+
+def cotangent(output: Output, logits: Tensor, weights: Tensor) -> Tensor:
+    """Return d(sum_c weights_c S_c)/dz, shape (N, C), computed in float64 and returned in the logits' type."""
+    if output == "logit":
+        return weights.to(logits.dtype)
+    z, w = logits.double(), weights.double()
+    p = z.softmax(1)
+    if output == "logprob":
+        v = w - p * w.sum(1, keepdim=True)
+    elif output == "prob":
+        v = p * w - p * (p * w).sum(1, keepdim=True)
+    else:
+        # d(-logsumexp of the others of c)/dz_k = -p_k / (1 - p_c) for k != c. For the largest class, 1 - p_c is
+        # summed from the others: subtracting from one would lose what remains.
+        top = p.argmax(1, keepdim=True)
+        rest = (1 - p).scatter(1, top, p.scatter(1, top, 0.0).sum(1, keepdim=True))
+        share = w / rest.clamp_min(torch.finfo(torch.float64).tiny)
+        v = w - p * (share.sum(1, keepdim=True) - share)
+    return v.to(logits.dtype)
+
+
+def one_hot(target: Tensor, classes: int) -> Tensor:
+    """Return float64 (N, classes) with a one at each target."""
+    out = torch.zeros(len(target), classes, dtype=torch.float64, device=target.device)
+    return out.scatter_(1, target.unsqueeze(1), 1.0)

@@ -1,0 +1,237 @@
+"""Find, by measuring for a second or two, how a model runs fastest here; remember it per model and machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import platformdirs
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from salience.engine.plan import MemoryFormat, Plan
+from salience.models.classifier import GRADIENTS, Classifier, as_found
+
+_CACHE_VERSION = 3
+_MAX_BATCH = {"cpu": 256, "cuda": 512, "mps": 256}
+
+
+def make_plan(
+    classifier: Classifier,
+    *,
+    gradients: bool = True,
+    batch: int | None = None,
+    memory_format: MemoryFormat | None = None,
+    threads: int | None = None,
+    budget_s: float = 2.0,
+    remember: bool = True,
+) -> Plan:
+    """Return the plan for ``classifier``: what is given by hand is kept, the rest is measured or remembered.
+
+    The plan is one under which an image's result does not depend on its place in the batch, byte for byte; where
+    kernels make it so, attention is computed without fusion, or the batch is made smaller.
+    """
+    fixed: int | None = getattr(classifier, "fixed_batch", None)
+    path = _cache_path(classifier, gradients, (fixed or batch, memory_format, threads)) if remember else None
+    known = _recall(path)
+    if known is not None:
+        return known
+    if fixed or batch:
+        count = threads or torch.get_num_threads()
+        plan = Plan(fixed or batch or 1, memory_format or "channels_last", count, str(classifier.device))
+        if not memory_format and plan.batch > 1 and not fixed:
+            plan = _measure(classifier, gradients, batch, memory_format, threads, budget_s)
+    else:
+        plan = _measure(classifier, gradients, batch, memory_format, threads, budget_s)
+    plan = _exact(classifier, plan, movable=not fixed)
+    _store(path, plan)
+    return plan
+
+
+def _exact(classifier: Classifier, plan: Plan, *, movable: bool) -> Plan:
+    """Return the nearest plan under which rows are independent of their place."""
+    sizes = [plan.batch]
+    while movable and sizes[-1] > 1:
+        sizes.append(1 << (sizes[-1] - 1).bit_length() - 1)  # the next power of two below
+    for size in sizes:
+        for attention in ("fused", "math"):
+            trial = replace(plan, batch=size, attention=attention)
+            if rows_are_independent(classifier, trial):
+                return trial
+    return replace(plan, exact=False)
+
+
+def rows_are_independent(classifier: Classifier, plan: Plan) -> bool:
+    """Tell whether a row's logits and gradient are the same bytes at every place in the batch.
+
+    Forward passes are tried with and without a graph: kernels may differ.
+    """
+    if plan.batch == 1:
+        return True
+    pixels = _probe(classifier, plan)
+    order = torch.arange(plan.batch, device=pixels.device)
+    with running(classifier, plan):
+        for gradients in (False, True):
+            logits, slope = _call(classifier, pixels, gradients)
+            for moved in (order.roll(1), order.flip(0)):
+                rows = pixels[moved].contiguous(memory_format=plan.torch_format)
+                other, other_slope = _call(classifier, rows, gradients)
+                if not torch.equal(other, logits[moved]):
+                    return False
+                if slope is not None and other_slope is not None and not torch.equal(other_slope, slope[moved]):
+                    return False
+    return True
+
+
+def _probe(classifier: Classifier, plan: Plan) -> Tensor:
+    """Return a batch of random pixels."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(plan.batch, 3, *classifier.preprocessing.size, generator=generator)
+    return pixels.to(classifier.device, classifier.dtype).contiguous(memory_format=plan.torch_format)
+
+
+def _call(classifier: Classifier, pixels: Tensor, gradients: bool) -> tuple[Tensor, Tensor | None]:
+    """Make one forward pass, and one backward pass to the pixels where ``gradients`` and the model has them."""
+    gradients = gradients and GRADIENTS in classifier.capabilities
+    with torch.set_grad_enabled(gradients):
+        leaf = pixels.detach().requires_grad_(gradients)
+        logits = classifier.logits(leaf)
+        slope = torch.autograd.grad(logits[:, 0].sum(), leaf)[0] if gradients else None
+    return logits.detach(), slope
+
+
+def _measure(
+    classifier: Classifier,
+    gradients: bool,
+    batch: int | None,
+    memory_format: MemoryFormat | None,
+    threads: int | None,
+    budget_s: float,
+) -> Plan:
+    device = str(classifier.device)
+    count = threads or torch.get_num_threads()
+    deadline = time.perf_counter() + budget_s
+    formats: list[MemoryFormat] = [memory_format] if memory_format else ["channels_last", "contiguous"]
+    start = batch or 8
+
+    def cost(plan: Plan) -> float:
+        return seconds_per_row(classifier, plan, gradients)
+
+    cost(Plan(start, formats[0], count, device))  # the first calls of a process are slow: they do not count
+    best = min((Plan(start, f, count, device) for f in formats), key=cost)
+    if batch is None:
+        best = _climb(best, cost, deadline, _MAX_BATCH.get(classifier.device.type, 256))
+    if threads is None and count > 3 and time.perf_counter() < deadline:
+        half = Plan(best.batch, best.memory_format, count // 2, device)
+        best = min((best, half), key=cost)
+    return best
+
+
+def _climb(best: Plan, cost: Callable[[Plan], float], deadline: float, largest: int) -> Plan:
+    """Double (or halve) the batch while that is worth three per cent; stop after two doublings in vain."""
+    value = cost(best)
+    for factor in (2.0, 0.5):
+        size, misses = best.batch, 0
+        while misses < 2 and time.perf_counter() < deadline:
+            size = int(size * factor)
+            if not 1 <= size <= largest:
+                break
+            trial = Plan(size, best.memory_format, best.threads, best.device)
+            try:
+                seconds = cost(trial)
+            except (RuntimeError, MemoryError):  # too large for the memory
+                break
+            if seconds < value * 0.97:
+                best, value, misses = trial, seconds, 0
+            else:
+                misses += 1
+    return best
+
+
+def seconds_per_row(classifier: Classifier, plan: Plan, gradients: bool, repeats: int = 2) -> float:
+    """Time the bare model: one forward pass, and one backward pass to the pixels where ``gradients``; best of some."""
+    pixels = _probe(classifier, plan)
+    best = float("inf")
+    with running(classifier, plan):
+        for attempt in range(repeats + 1):
+            _wait(classifier)
+            begin = time.perf_counter()
+            _call(classifier, pixels, gradients)
+            _wait(classifier)
+            if attempt:
+                best = min(best, time.perf_counter() - begin)
+    return best / plan.batch
+
+
+@contextmanager
+def running(classifier: Classifier, plan: Plan) -> Iterator[None]:
+    """Freeze the model and set threads, memory format and kernels as ``plan`` says; leave all as it was found."""
+    threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
+    kernels = (cudnn.deterministic, cudnn.benchmark)
+    if plan.threads:
+        torch.set_num_threads(plan.threads)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        with ExitStack() as stack:
+            if plan.attention == "math":
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            stack.enter_context(as_found(classifier.module, plan.torch_format))
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        cudnn.deterministic, cudnn.benchmark = kernels
+
+
+def _wait(classifier: Classifier) -> None:
+    if classifier.device.type == "cuda":
+        torch.cuda.synchronize(classifier.device)
+    elif classifier.device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _cache_path(classifier: Classifier, gradients: bool, given: tuple[object, ...]) -> Path:
+    folder = Path(os.environ.get("SALIENCE_CACHE") or platformdirs.user_cache_dir("salience"))
+    device = torch.cuda.get_device_name(classifier.device) if classifier.device.type == "cuda" else platform.processor()
+    what = (
+        _CACHE_VERSION,
+        classifier.fingerprint(),
+        str(classifier.device),
+        device,
+        platform.machine(),
+        platform.node(),
+        torch.__version__,
+        torch.get_num_threads(),
+        gradients,
+        given,
+    )
+    name = hashlib.sha256(repr(what).encode()).hexdigest()[:24]
+    return folder / "plans" / f"{name}.json"
+
+
+def _recall(path: Path | None) -> Plan | None:
+    if path is None:
+        return None
+    try:
+        return Plan(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # not there, or of another version: measuring again is the cure
+        return None
+
+
+def _store(path: Path | None, plan: Plan) -> None:
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(plan.to_dict()), encoding="utf-8")
+        partial.replace(path)
+    except OSError:  # a cache that cannot be written costs two seconds next time, nothing else
+        return

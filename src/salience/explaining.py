@@ -1,0 +1,489 @@
+"""Explain a whole set of images: the verb that every other verb stands on."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import torch
+
+from salience.data.base import ImageSource
+from salience.data.labels import resolve_labels
+from salience.data.source import open_images
+from salience.engine.events import Listener, ignore
+from salience.engine.method import Activation, PointMethod, WholeMethod
+from salience.engine.passes import needs_pixels
+from salience.engine.plan import MemoryFormat, Plan
+from salience.engine.runner import Labelled, Request, Runner, Summary, choose_unit_images, make_recipes
+from salience.engine.scalars import check_output
+from salience.engine.sweep import Sweep
+from salience.engine.targets import parse_target
+from salience.engine.tune import make_plan
+from salience.errors import MethodError, SettingsError
+from salience.methods.registry import parse_method
+from salience.models.classifier import Classifier
+from salience.models.layers import find_layer
+from salience.models.loading import load_model
+from salience.store.maps import Maps
+from salience.store.memory import MemorySink
+from salience.store.run import Run, open_run
+from salience.store.unit import Recipe, Sink
+from salience.store.writer import RunWriter
+
+MapDtype = Literal["float16", "float32"]
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a job is run: nothing in here changes a map beyond the order of floating-point sums."""
+
+    batch: int | None = None
+    memory_format: MemoryFormat | None = None
+    threads: int | None = None
+    unit_images: int | None = None
+    decoders: int | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model's share of a command, with everything resolved and checked before the first image is read."""
+
+    classifier: Classifier
+    request: Request
+    recipes: tuple[Recipe, ...]
+    labels: tuple[int | None, ...]
+    note: str
+    plan: Plan
+    unit_images: int
+
+
+@dataclass
+class Outcome:
+    """What a command came to: one summary a model, and the run."""
+
+    run: Run
+    summaries: dict[str, Summary] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def failures(self) -> int:
+        """Number of images and maps of the run that could not be computed."""
+        return len(self.run.table("failures"))
+
+
+def prepare(
+    classifier: Classifier,
+    source: ImageSource,
+    methods: Sequence[str],
+    *,
+    target: str | int,
+    output: str,
+    seed: int,
+    map_dtype: str,
+    settings: RunSettings,
+    options: Mapping[str, Any] | None = None,
+    plan: Plan | None = None,
+    unit_images: int | None = None,
+) -> Job:
+    """Resolve one model's methods, layers, labels and plan; every mistake is told here, before the work begins."""
+    chosen = _choose(methods, dict(options or {}))
+    classes = classifier.num_classes
+    request = Request(chosen, parse_target(target, classifier.class_names), check_output(output), seed)
+    source.check(classifier.preprocessing)
+    labels = resolve_labels(source.refs, source.label_names, classifier.classes, classes, titles=source.titles)
+    if request.target.kind == "label" and all(v is None for v in labels.values):
+        raise SettingsError(
+            f"--target label needs labels, and none of the {len(source)} images has one that model "
+            f"{classifier.name!r} knows. {labels.note or 'Use --target predicted, or give a manifest with labels.'}"
+        )
+    layers = _layers(classifier, chosen)
+    recipes = make_recipes(classifier, request, map_dtype, {k: None if v is None else v[0] for k, v in layers.items()})
+    if plan is None:
+        plan = make_plan(
+            classifier,
+            gradients=any(_uses_pixels(item) for item in chosen),
+            batch=settings.batch,
+            memory_format=settings.memory_format,
+            threads=settings.threads,
+        )
+    if unit_images is None:
+        unit_images = settings.unit_images or _unit_images(classifier, request, plan, layers, map_dtype)
+    return Job(classifier, request, tuple(recipes), tuple(labels.values), labels.note, plan, unit_images)
+
+
+def _choose(methods: Sequence[str], options: dict[str, Any]) -> tuple[Labelled, ...]:
+    if not methods:
+        raise MethodError("No method is named. 'salience list methods' shows them all.")
+    chosen: list[Labelled] = []
+    for text in methods:
+        item = parse_method(text, options)
+        if any(c.label == item.label for c in chosen):
+            raise MethodError(f"Method {item.label!r} is named twice.")
+        chosen.append(Labelled(item.label, item.method))
+    return tuple(chosen)
+
+
+def _uses_pixels(item: Labelled) -> bool:
+    return not isinstance(item.method, PointMethod) or needs_pixels(item.method.wants)
+
+
+def _layers(classifier: Classifier, chosen: Sequence[Labelled]) -> dict[str, tuple[str, tuple[int, int]] | None]:
+    """Return the layer, and its grid, that each method will use: part of what decides its maps."""
+    found: dict[str, tuple[str, tuple[int, int]] | None] = {}
+    known: dict[str | None, tuple[str, tuple[int, int]]] = {}
+    for item in chosen:
+        wanted: str | Literal[False] | None = False
+        if isinstance(item.method, PointMethod):
+            wanted = next((w.layer for w in item.method.wants if isinstance(w, Activation)), False)
+        elif isinstance(item.method, WholeMethod):
+            wanted = item.method.layer
+        if wanted is False:
+            found[item.label] = None
+            continue
+        if wanted not in known:
+            layer = find_layer(classifier, wanted)
+            known[wanted] = (layer.name, layer.grid)
+        found[item.label] = known[wanted]
+    return found
+
+
+def _unit_images(
+    classifier: Classifier,
+    request: Request,
+    plan: Plan,
+    layers: Mapping[str, tuple[str, tuple[int, int]] | None],
+    map_dtype: str,
+) -> int:
+    grids = [classifier.preprocessing.size if layer is None else layer[1] for layer in layers.values()]
+    columns = request.target.count(classifier.num_classes)
+    map_bytes = columns * sum(h * w for h, w in grids) * (2 if map_dtype == "float16" else 4)
+    sweep = Sweep(classifier, [m.method for m in request.methods], request.target, request.output, request.seed, plan)
+    return choose_unit_images(plan, map_bytes, sweep.calls_per_image())
+
+
+def _run(job: Job, source: ImageSource, sink: Sink, listen: Listener, settings: RunSettings) -> Summary:
+    return Runner(
+        job.classifier,
+        source,
+        job.labels,
+        job.request,
+        job.recipes,
+        job.plan,
+        sink,
+        listen,
+        job.unit_images,
+        settings.decoders,
+    ).run()
+
+
+# ---------------------------------------------------------------------- in memory
+
+
+@overload
+def explain(
+    model: Classifier | str,
+    images: Any,
+    method: str = "gradient",
+    *,
+    target: str | int = "predicted",
+    output: str = "logit",
+    labels: Sequence[int | str | None] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    batch_size: int | None = None,
+    listen: Listener = ignore,
+    **settings: Any,
+) -> Maps: ...
+
+
+@overload
+def explain(
+    model: Classifier | str,
+    images: Any,
+    method: Sequence[str],
+    *,
+    target: str | int = "predicted",
+    output: str = "logit",
+    labels: Sequence[int | str | None] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    batch_size: int | None = None,
+    listen: Listener = ignore,
+    **settings: Any,
+) -> dict[str, Maps]: ...
+
+
+def explain(
+    model: Classifier | str,
+    images: Any,
+    method: str | Sequence[str] = "gradient",
+    *,
+    target: str | int = "predicted",
+    output: str = "logit",
+    labels: Sequence[int | str | None] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    batch_size: int | None = None,
+    listen: Listener = ignore,
+    **settings: Any,
+) -> Maps | dict[str, Maps]:
+    """Explain images in memory.
+
+    Parameters
+    ----------
+    model
+        A :class:`~salience.Classifier`, or a model card or spec for :func:`~salience.load_model`.
+    images
+        A path (folder, manifest, ``.npz``, file), a uint8 array (N, H, W, 3), a float tensor (N, 3, H, W) in [0, 1]
+        of the model's size, or a list of PIL images, arrays or paths.
+    method
+        A method's name, with settings as ``"ig:steps=64"`` where one likes; or several, computed together.
+    target
+        ``predicted``, ``label``, ``class:K`` (number or name; a plain int means the same), or ``all``.
+    output
+        The scalar that is explained: ``logit``, ``prob``, ``logprob`` or ``margin``.
+    labels
+        For arrays and lists: the true classes.
+    limit
+        Take the first so many images.
+    seed
+        For methods that draw; every image draws its own numbers from it.
+    device
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``; for a model given as a spec.
+    batch_size
+        Images in a model call; measured where None.
+    listen
+        Called with every :class:`~salience.engine.events.Event`.
+    **settings
+        Settings of the method, e.g. ``steps=64``.
+
+    Returns
+    -------
+    Maps
+        For one method; a dictionary of Maps by name for a sequence of methods. Images that failed are in
+        ``Maps.failures`` and have no row.
+
+    Raises
+    ------
+    SalienceError
+        When the model, the images, the method or a setting cannot be used.
+    """
+    classifier = load_model(model, device=device) if isinstance(model, str) else model
+    names = [method] if isinstance(method, str) else list(method)
+    source = open_images(images, labels=labels, limit=limit)
+    # Measuring costs more than a handful of images do: below that, any sensible batch serves.
+    few = min(8, 1 << (len(source) - 1).bit_length()) if len(source) <= 32 else None
+    how = RunSettings(batch=batch_size or few, memory_format="channels_last" if few else None)
+    job = prepare(
+        classifier,
+        source,
+        names,
+        target=target,
+        output=output,
+        seed=seed,
+        map_dtype="float32",
+        settings=how,
+        options=settings,
+    )
+    sink = MemorySink()
+    _run(job, source, sink, listen, how)
+    known = {ref.image_id: label for ref, label in zip(source.refs, job.labels, strict=True)}
+    maps = {
+        recipe.label: sink.maps(
+            recipe,
+            signed=item.method.signed,
+            labels=known,
+            input_size=classifier.preprocessing.size,
+            class_names=classifier.class_names,
+        )
+        for recipe, item in zip(job.recipes, job.request.methods, strict=True)
+    }
+    return maps[names[0].strip()] if isinstance(method, str) else maps
+
+
+# ---------------------------------------------------------------------- into a run directory
+
+
+def explain_run(
+    models: Sequence[Classifier],
+    images: Any,
+    methods: Sequence[str],
+    out: str | Path,
+    *,
+    target: str | int = "predicted",
+    output: str = "logit",
+    columns: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    map_dtype: MapDtype = "float16",
+    settings: RunSettings | None = None,
+    listen: Listener = ignore,
+    command: Sequence[str] = (),
+    writer_type: type[RunWriter] = RunWriter,
+) -> Outcome:
+    """Explain images with one or several models into a run directory, or carry on with one.
+
+    What the directory holds already under the same content keys is kept; everything else is computed. The same
+    call after a kill gives the same bytes as one that was never interrupted.
+
+    Raises
+    ------
+    SalienceError
+        When something cannot be used; whatever was committed before stays.
+    """
+    settings = settings or RunSettings()
+    source = open_images(images, columns=columns, limit=limit)
+    names = [m.name for m in models]
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingsError(f"Two models are called {name!r}. Name them: --model first=CARD --model second=CARD.")
+    location = (
+        str(Path(source.location).expanduser().resolve())
+        if Path(source.location).expanduser().exists()
+        else source.location
+    )
+    notes: list[str] = [source.note] if source.note else []
+    with writer_type(out, kind="explain", source=location, map_dtype=map_dtype) as writer:
+        jobs = []
+        for classifier in models:
+            before = writer.info["models"].get(classifier.name, {})
+            plan = _recorded(before, classifier, settings)
+            if plan is not None and settings.batch not in (None, plan.batch):
+                notes.append(
+                    f"The run keeps its batch of {plan.batch} for {classifier.name!r}, so that all its maps are "
+                    "computed alike. Choose another --out for another batch."
+                )
+            job = prepare(
+                classifier,
+                source,
+                methods,
+                target=target,
+                output=output,
+                seed=seed,
+                map_dtype=map_dtype,
+                settings=settings,
+                plan=plan,
+                unit_images=before.get("unit_images") if plan is not None else None,
+            )
+            if job.note:
+                notes.append(job.note)
+            jobs.append(job)
+        entries = {job.classifier.name: _describe(job) for job in jobs}
+        for job in jobs:
+            writer.use_recipes(job.classifier.name, list(job.recipes), job.unit_images)
+        writer.set_images(_image_columns(source, jobs[0].labels))
+        writer.describe(
+            images={"source": location, "kind": source.kind, "count": len(source), "limit": limit},
+            models={**writer.info["models"], **entries},
+            settings={
+                "methods": list(methods),
+                "target": str(target),
+                "output": output,
+                "seed": seed,
+                "map_dtype": map_dtype,
+            },
+            command=list(command),
+            environment=_environment(),
+            status="running",
+        )
+        begin = time.perf_counter()
+        summaries: dict[str, Summary] = {}
+        try:
+            for job in jobs:
+                summary = _run(job, source, writer, listen, settings)
+                summaries[job.classifier.name] = summary
+                if summary.plan is not None and summary.plan != job.plan:
+                    entries[job.classifier.name]["plan"] = summary.plan.to_dict()
+        except BaseException as error:
+            writer.describe(status="interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+            raise
+        spent = writer.info.get("seconds", 0.0) + time.perf_counter() - begin
+        writer.describe(
+            status="complete",
+            seconds=round(spent, 3),
+            models={**writer.info["models"], **entries},
+            last={
+                name: {
+                    "computed": s.computed,
+                    "reused": s.reused,
+                    "failures": s.failures,
+                    "seconds": round(s.seconds, 3),
+                    "forward_calls": s.calls.forward,
+                    "backward_calls": s.calls.backward,
+                }
+                for name, s in summaries.items()
+            },
+        )
+    return Outcome(open_run(out), summaries, tuple(dict.fromkeys(notes)))
+
+
+def _recorded(before: Mapping[str, Any], classifier: Classifier, settings: RunSettings) -> Plan | None:
+    """Return the plan that the run already has for this model on this kind of device."""
+    plan = before.get("plan")
+    if not plan or plan.get("device") != str(classifier.device):
+        return None
+    found = Plan(**plan)
+    return replace(found, threads=settings.threads) if settings.threads else found
+
+
+def _describe(job: Job) -> dict[str, Any]:
+    c = job.classifier
+    return {
+        "spec": c.spec,
+        "architecture": type(c.module).__name__,
+        "parameters": sum(p.numel() for p in c.module.parameters()),
+        "fingerprint": c.fingerprint(),
+        "preprocessing": c.preprocessing.to_dict(),
+        "classes": list(c.class_names),
+        "capabilities": sorted(c.capabilities),
+        "plan": job.plan.to_dict(),
+        "unit_images": job.unit_images,
+    }
+
+
+def _image_columns(source: ImageSource, labels: Sequence[int | None]) -> dict[str, list[Any]]:
+    rows: dict[str, list[Any]] = {
+        "image_id": [],
+        "index": [],
+        "path": [],
+        "label": [],
+        "label_text": [],
+        "group": [],
+        "boxes": [],
+    }
+    for ref, label in zip(source.refs, labels, strict=True):
+        title = source.titles.get(ref.label) if ref.label is not None else None
+        rows["image_id"].append(ref.image_id)
+        rows["index"].append(ref.index)
+        rows["path"].append(ref.path)
+        rows["label"].append(label)
+        rows["label_text"].append(title or (None if ref.label is None else str(ref.label)))
+        rows["group"].append(ref.group)
+        rows["boxes"].append([list(b) for b in ref.boxes])
+    return rows
+
+
+def _environment() -> dict[str, Any]:
+    def installed(name: str) -> str | None:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return None
+
+    return {
+        "salience": installed("salience"),
+        "python": platform.python_version(),
+        "platform": f"{sys.platform} {platform.machine()}",
+        "torch": torch.__version__,
+        "numpy": installed("numpy"),
+        "pillow": installed("pillow"),
+    }

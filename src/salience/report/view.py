@@ -1,0 +1,227 @@
+"""What the page's templates are given: headline, facts, summaries."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from salience.report import words
+from salience.report.figures import Bin, histogram
+from salience.report.gather import Column, Material, Part
+from salience.report.pictures import PERCENTILE
+
+LISTED_CLASSES = 6
+
+
+@dataclass(frozen=True)
+class Often:
+    """A class and how often it was predicted; ``share`` is relative to the most frequent class."""
+
+    index: int
+    name: str
+    short: str
+    count: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one model says it sees, in numbers."""
+
+    predicted: int
+    labelled: int
+    right: int
+    accuracy: float | None
+    confidence: float | None
+    classes: int
+    top: list[Often]
+    others: int
+    failures: int
+    pending: int
+    bins: list[Bin]
+
+
+def summarise(part: Part) -> Seen:
+    """Count what a model predicted."""
+    entries = [e for e in part.entries if e.predicted is not None]
+    known = [e.right for e in entries if e.right is not None]
+    often = Counter(e.predicted for e in entries if e.predicted is not None).most_common()
+    short = words.short_names(part.classes)
+    top = [
+        Often(c, name, short.get(name, name), n, n / often[0][1])
+        for c, n in often[:LISTED_CLASSES]
+        for name in [part.class_name(c)]
+    ]
+    return Seen(
+        predicted=len(entries),
+        labelled=len(known),
+        right=sum(known),
+        accuracy=sum(known) / len(known) if known else None,
+        confidence=sum(e.probability for e in entries) / len(entries) if entries else None,
+        classes=len(often),
+        top=top,
+        others=max(0, len(often) - LISTED_CLASSES),
+        failures=sum(len(e.failures) for e in part.entries),
+        pending=sum(e.predicted is None and not e.failures for e in part.entries),
+        bins=histogram((e.probability, e.right) for e in entries),
+    )
+
+
+def context(material: Material) -> dict[str, Any]:
+    """Return the variables of ``page.html.j2`` but for the data of its script."""
+    info, parts = material.run.info, material.parts
+    columns = [c for p in parts for c in p.columns]
+    environment = info.get("environment", {})
+    command = info.get("command") or []
+    return {
+        "version": environment.get("salience") or "",
+        "created": str(info.get("created", ""))[:10],
+        "headline": words.headline([p.name for p in parts] or list(info["models"]), len(material.images)),
+        "lead": _lead(material),
+        "notice": _notice(material),
+        "command": _command([str(c) for c in command]),
+        "facts": _facts(material),
+        "method_rows": _methods(columns),
+        "images": material.images,
+        "failures": material.failures,
+        "parts_of_run": parts,
+        "seen": [summarise(p) for p in parts],
+        "model_options": [(i, p.name) for i, p in enumerate(parts)],
+        "percentile": PERCENTILE,
+        "scales_used": {c.scale for c in columns},
+        "grid_notes": _grid_notes(parts),
+        "outcomes": _outcomes(material),
+        "gap_sorts": _gap_sorts(parts),
+        "many_targets": any(len(cells) > 1 for p in parts for e in p.entries for cells in e.cells.values()),
+    }
+
+
+def _lead(material: Material) -> str:
+    info, parts = material.run.info, material.parts
+    columns = [c for p in parts for c in p.columns]
+    methods = len(dict.fromkeys(c.method for c in columns))
+    classes = parts[0].classes if parts else ()
+    targets = dict.fromkeys(words.target(c.target, classes) for c in columns)
+    outputs = dict.fromkeys(words.scalar(c.output) for c in columns)
+    scores = [(p.name, p.accuracy) for p in parts if p.accuracy is not None]
+    spent = [words.duration(info["seconds"])] if info.get("seconds") else []
+    last = [v for v in (info.get("last") or {}).values() if v.get("computed") and v.get("seconds")]
+    if last:
+        spent.append(words.rate(sum(v["computed"] for v in last) / sum(v["seconds"] for v in last)))
+    return words.lead(methods, list(targets), list(outputs), scores, spent)
+
+
+def _notice(material: Material) -> str:
+    status = material.run.info.get("status", "complete")
+    if status == "complete":
+        return ""
+    return {
+        "interrupted": "This run was interrupted: the page shows what was finished. The same command carries it on.",
+        "running": "This run was not finished when the page was written. Write the page again for the rest.",
+        "failed": "This run ended with an error: the page shows what was finished. The same command carries it on.",
+    }.get(status, f"The state of this run is {status!r}: the page shows what was finished.")
+
+
+def _command(command: list[str]) -> str:
+    return shlex.join(command)
+
+
+def _facts(material: Material) -> list[tuple[str, list[tuple[str, str]]]]:
+    info = material.run.info
+    settings, environment, images = info.get("settings", {}), info.get("environment", {}), info.get("images", {})
+    run = [
+        ("images", f"{words.place(str(images.get('source', '')))} ({images.get('kind', 'unknown')})"),
+        ("begun", str(info.get("created", "")).replace("T", " ").replace("Z", " UTC")),
+        ("finished", str(info.get("updated", "")).replace("T", " ").replace("Z", " UTC")),
+        ("time", words.duration(info["seconds"]) if info.get("seconds") else ""),
+        ("limit", words.count(images["limit"], "image") if images.get("limit") else ""),
+        ("seed", str(settings.get("seed", ""))),
+        ("maps stored as", str(settings.get("map_dtype", ""))),
+    ]
+    software = [(name, str(value)) for name, value in environment.items() if value]
+    facts = [("Run", run)]
+    facts += [(p.name if len(material.parts) > 1 else "Model", _model_facts(p)) for p in material.parts]
+    facts.append(("Software", software))
+    return [(title, [(n, v) for n, v in rows if v]) for title, rows in facts]
+
+
+def _model_facts(part: Part) -> list[tuple[str, str]]:
+    info, plan = part.info, part.info.get("plan", {})
+    height, width = part.size
+    see = part.preprocessing
+    fit = "squashed" if see.fit == "squash" else f"short side, centre crop {see.crop:g}"
+    return [
+        ("name", part.name),
+        ("given as", words.place(str(info.get("spec") or ""))),
+        ("architecture", str(info.get("architecture", ""))),
+        ("parameters", words.big(info["parameters"]) if info.get("parameters") else ""),
+        ("input", f"{height} × {width}, {see.interpolation}, {fit}"),
+        ("classes", f"{len(part.classes):,}"),
+        ("weights", str(info.get("fingerprint", ""))[:12]),
+        ("plan", _plan(plan)),
+    ]
+
+
+def _plan(plan: Mapping[str, Any]) -> str:
+    if not plan:
+        return ""
+    return (
+        f"batches of {plan.get('batch')}, {str(plan.get('memory_format', '')).replace('_', ' ')}, "
+        f"{words.count(int(plan.get('threads', 1)), 'thread')}, {plan.get('device')}"
+    )
+
+
+def _methods(columns: list[Column]) -> list[dict[str, str]]:
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for c in columns:
+        settings = [f"{k} {v}" for k, v in c.settings.items() if k != "layer"]
+        settings += [f"layer {c.layer}"] if c.layer else []
+        row = {
+            "method": c.method,
+            "summary": c.summary,
+            "settings": ", ".join(settings) or "–",
+            "reference": c.reference,
+        }
+        rows.setdefault((c.method, row["settings"]), row)
+    return list(rows.values())
+
+
+def _grid_notes(parts: list[Part]) -> list[str]:
+    notes: dict[str, None] = {}
+    for part in parts:
+        for c in part.columns:
+            if c.enlarged:
+                names = [o.method for o in part.columns if o.enlarged and o.grid == c.grid]
+                be = "is" if len(names) == 1 else "are"
+                notes[
+                    f"{words.listed(names, most=6)} {be} stored at {'its' if be == 'is' else 'their'} own grid of "
+                    f"{c.grid[0]} × {c.grid[1]} and enlarged bilinearly here."
+                ] = None
+    return list(notes)
+
+
+def _outcomes(material: Material) -> list[tuple[str, str]]:
+    entries = [e for p in material.parts for e in p.entries]
+    found = [("all", "All")]
+    if any(e.right is not None for e in entries):
+        found += [("right", "Right"), ("wrong", "Wrong")]
+        if any(e.predicted is not None and e.right is None for e in entries):
+            found.append(("unlabelled", "No label"))
+    found.append(("failed", "Failed"))
+    if any(e.predicted is None and not e.failures for e in entries):
+        found.append(("pending", "Pending"))
+    return found
+
+
+def _gap_sorts(parts: list[Part]) -> list[tuple[str, str]]:
+    methods = {
+        part.columns[c].method: None
+        for part in parts
+        for e in part.entries
+        for c, cells in e.cells.items()
+        if any("completeness_gap" in cell.diagnostics for cell in cells)
+    }
+    return [(f"gap:{m}", f"Largest completeness gap of {m}") for m in methods]

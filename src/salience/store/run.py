@@ -1,0 +1,253 @@
+"""Reading a run directory. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from salience.errors import RunError, nearest
+from salience.store.files import read_json
+from salience.store.maps import Failure, Maps
+from salience.store.schema import FORMAT, IMAGES, NAMES, PARTS, VERSION
+from salience.store.shards import MapArray
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a run directory for reading.
+
+    Raises
+    ------
+    RunError
+        When there is no run, or one of a newer format.
+    """
+    return Run(Path(path))
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """Read and check ``run.json``."""
+    path = folder / "run.json"
+    if not path.is_file():
+        raise RunError(
+            f"{folder} is no run directory: there is no run.json in it. Give the --out of a salience command."
+        )
+    info = read_json(path)
+    if not isinstance(info, dict) or info.get("format") != FORMAT:
+        raise RunError(f"{path} is not the description of a salience run.")
+    version = info.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise RunError(
+            f"{folder} has format version {version}; this salience reads up to {VERSION}. Upgrade salience to read it."
+        )
+    return info
+
+
+class Run:
+    """A run directory: tables, maps and how they were made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.info: dict[str, Any] = read_info(folder)
+
+    def __repr__(self) -> str:
+        models, methods = ", ".join(self.models), ", ".join(self.methods)
+        return f"Run({str(self.folder)!r}: {self.info['kind']}, {len(self.images)} images; {models}; {methods})"
+
+    # ------------------------------------------------------------------ what is in it
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models."""
+        return tuple(self.info["models"])
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods, in the order in which they were asked for."""
+        return tuple(dict.fromkeys(self.info["recipes"][r]["method"] for r in self.info["current"]))
+
+    def recipe(self, method: str | None = None, model: str | None = None) -> tuple[str, dict[str, Any]]:
+        """Return (id, description) of the one recipe that ``method`` and ``model`` name."""
+        for what, value, known in (("method", method, self.methods), ("model", model, self.models)):
+            if value is not None and value not in known:
+                raise RunError(f"The run has no {what} {value!r}; it has {', '.join(known)}.{nearest(value, known)}")
+        fitting = [
+            (i, r)
+            for i in self.info["current"]
+            for r in [self.info["recipes"][i]]
+            if method in (None, r["method"]) and model in (None, r["model"])
+        ]
+        if len(fitting) != 1:
+            raise RunError(
+                f"The run holds {len(fitting)} sets of maps that fit; name the method ({', '.join(self.methods)}) "
+                f"and the model ({', '.join(self.models)})."
+            )
+        return fitting[0]
+
+    @cached_property
+    def images(self) -> pa.Table:
+        """The images that the run is about: see ``IMAGES`` in :mod:`salience.store.schema`."""
+        path = self.folder / "images.parquet"
+        return pq.read_table(path) if path.exists() else IMAGES.empty_table()
+
+    def table(self, name: str) -> pa.Table:
+        """Return a table: ``images``, ``contents``, ``predictions``, ``maps``, ``diagnostics`` or ``failures``.
+
+        Rows of images or recipes that the run is no longer about are left out, and of rows that were computed again
+        only the last is kept.
+        """
+        if name == "images":
+            seen = self.table("contents")
+            at = pc.index_in(self.images["image_id"], seen["image_id"].combine_chunks())
+            table = self.images
+            for column in ("content_hash", "width", "height"):
+                table = table.append_column(seen.schema.field(column), seen[column].take(at))
+            return table
+        if name not in PARTS:
+            known = ("images", *PARTS)
+            raise RunError(f"A run has no table {name!r}; it has {', '.join(known)}.{nearest(name, known)}")
+        return self._current(name, self.parts(name))
+
+    def parts(self, name: str) -> pa.Table:
+        """Return all rows ever committed to a table, oldest first, with the column ``unit`` added."""
+        tables = []
+        for unit in self.units():
+            path = self.folder / "tables" / name / f"{unit:06d}.parquet"
+            if path.exists():
+                part = pq.read_table(path)
+                tables.append(part.append_column("unit", pa.array(np.full(len(part), unit, dtype=np.int64))))
+        if not tables:
+            return PARTS[name].append(pa.field("unit", pa.int64())).empty_table()
+        return pa.concat_tables(tables)
+
+    def units(self) -> list[int]:
+        """Return the numbers of the committed work units, ascending."""
+        return sorted(int(p.stem) for p in (self.folder / "units").glob("[0-9]*.json"))
+
+    def _current(self, name: str, rows: pa.Table) -> pa.Table:
+        if "recipe" in rows.column_names and name != "failures":
+            rows = rows.filter(pc.is_in(rows["recipe"], pa.array(self.info["current"], pa.string())))
+        rows = rows.filter(pc.is_in(rows["image_id"], self.images["image_id"].combine_chunks()))
+        keys = list(NAMES[name])
+        if len(rows):
+            position = pa.array(np.arange(len(rows)))
+            last = rows.select(keys).append_column("_at", position).group_by(keys).aggregate([("_at", "max")])
+            rows = rows.take(np.sort(last["_at_max"].to_numpy()))
+        if name == "failures" and len(rows):
+            rows = rows.take(pa.array(self._still_failed(rows), pa.int64()))
+        order = pc.index_in(rows["image_id"], self.images["image_id"].combine_chunks()).to_numpy()
+        second = rows["target"].to_numpy() if "target" in rows.column_names else np.zeros(len(rows))
+        return rows.take(np.lexsort((second, order))).drop_columns(["unit"])
+
+    def _still_failed(self, rows: pa.Table) -> list[int]:
+        """Return the failures that no later result has made good."""
+        done = {
+            (r["recipe"], r["image_id"]): r["unit"]
+            for r in self.parts("maps").select(["recipe", "image_id", "unit"]).to_pylist()
+        }
+        read = {r["image_id"]: r["unit"] for r in self.parts("contents").select(["image_id", "unit"]).to_pylist()}
+        kept = []
+        for i, row in enumerate(rows.to_pylist()):
+            if row["recipe"] is not None:
+                if (
+                    row["recipe"] in self.info["current"]
+                    and done.get((row["recipe"], row["image_id"]), -1) <= row["unit"]
+                ):
+                    kept.append(i)
+            elif row["kind"] != "unreadable" or read.get(row["image_id"], -1) <= row["unit"]:
+                kept.append(i)
+        return kept
+
+    # ------------------------------------------------------------------ maps
+
+    def maps(self, method: str | None = None, model: str | None = None, images: Sequence[str] | None = None) -> Maps:
+        """Read the maps of one method and model.
+
+        Parameters
+        ----------
+        method, model
+            May be left out where the run has only one.
+        images
+            Image ids to read; all by default.
+
+        Raises
+        ------
+        RunError
+            When method or model is unknown or not named, or a file is damaged.
+        """
+        recipe_id, recipe = self.recipe(method, model)
+        rows = self._maps_table.filter(pc.equal(self._maps_table["recipe"], recipe_id))
+        if images is not None:
+            rows = rows.filter(pc.is_in(rows["image_id"], pa.array(list(images), pa.string())))
+        where = rows["row"].to_numpy()
+        array = self.folder / "maps" / recipe_id
+        grid = tuple(recipe["grid"])
+        values = (
+            MapArray(array).read(where) * rows["scale"].to_numpy()[:, None, None]
+            if len(where)
+            else np.zeros((0, *grid), dtype=np.float32)
+        )
+        ids = tuple(rows["image_id"].to_pylist())
+        info = self.info["models"][recipe["model"]]
+        return Maps(
+            values=values.astype(np.float32, copy=False),
+            image_ids=ids,
+            targets=rows["target"].to_numpy().astype(np.int64),
+            probabilities=self._probabilities(recipe["model"], ids, len(info["classes"])),
+            scores=rows["score"].to_numpy(),
+            labels=self._labels(ids),
+            model=recipe["model"],
+            method=recipe["method"],
+            signed=recipe["signed"],
+            input_size=tuple(info["preprocessing"]["size"]),
+            class_names=tuple(info["classes"]),
+            diagnostics=self._diagnostics(recipe_id, rows),
+            failures=tuple(
+                Failure(r["image_id"], r["kind"], r["message"], r["model"], r["method"])
+                for r in self.table("failures").to_pylist()
+                if r["model"] == recipe["model"] and r["method"] in (None, recipe["method"])
+            ),
+        )
+
+    @cached_property
+    def _maps_table(self) -> pa.Table:
+        return self.table("maps")
+
+    @cached_property
+    def _predictions(self) -> pa.Table:
+        return self.table("predictions")
+
+    def _labels(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        known = dict(zip(self.images["image_id"].to_pylist(), self.images["label"].to_pylist(), strict=True))
+        return np.array([-1 if known[i] is None else known[i] for i in ids], dtype=np.int64)
+
+    def _probabilities(self, model: str, ids: Sequence[str], classes: int) -> npt.NDArray[np.float32]:
+        rows = self._predictions.filter(pc.equal(self._predictions["model"], model))
+        if not len(rows) or not ids:
+            return np.zeros((len(ids), classes), dtype=np.float32)
+        at = {name: i for i, name in enumerate(rows["image_id"].to_pylist())}
+        logits = rows["logits"].combine_chunks().flatten().to_numpy().reshape(len(rows), -1)
+        z = logits[[at[i] for i in ids]].astype(np.float64)
+        z = np.exp(z - z.max(axis=1, keepdims=True))
+        shares: npt.NDArray[np.float32] = (z / z.sum(axis=1, keepdims=True)).astype(np.float32)
+        return shares
+
+    def _diagnostics(self, recipe: str, rows: pa.Table) -> dict[str, npt.NDArray[np.float32]]:
+        table = self.table("diagnostics")
+        table = table.filter(pc.equal(table["recipe"], recipe))
+        at = {
+            key: i for i, key in enumerate(zip(rows["image_id"].to_pylist(), rows["target"].to_pylist(), strict=True))
+        }
+        out: dict[str, npt.NDArray[np.float32]] = {}
+        for row in table.to_pylist():
+            place = at.get((row["image_id"], row["target"]))
+            if place is not None:
+                values = out.setdefault(row["name"], np.full(len(at), np.nan, dtype=np.float32))
+                values[place] = row["value"]
+        return out

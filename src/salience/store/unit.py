@@ -1,0 +1,105 @@
+"""What one work unit hands to a sink: arrays and table columns, on the host, ready to be written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from salience.store.maps import Failure
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides the maps of one method and model, but for the image: their content key.
+
+    ``identity`` hashes (weights, preprocessing, method, settings, numeric version, target, output, seed where the
+    method draws, stored type).
+    """
+
+    label: str
+    model: str
+    identity: str
+    description: dict[str, Any]
+    columns: int
+
+    @property
+    def id(self) -> str:
+        """Folder of the array: model, method and the beginning of the identity."""
+        safe = "".join(c if c.isalnum() or c in "-+" else "-" for c in self.label)
+        return f"{self.model}.{safe}.{self.identity[:10]}"
+
+
+@dataclass
+class ImageResult:
+    """One image through one model: prediction, targets, and rows of maps by recipe."""
+
+    image_id: str
+    content_hash: str
+    bytes: int
+    mtime_ns: int
+    width: int
+    height: int
+    logits: npt.NDArray[np.float32]
+    targets: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+
+
+@dataclass
+class MapRows:
+    """Maps of one recipe within a unit: stored values (rows, h, w), their scales, and whose they are."""
+
+    values: list[npt.NDArray[np.floating[Any]]] = field(default_factory=list)
+    scales: list[float] = field(default_factory=list)
+    owners: list[tuple[str, int, float, str]] = field(default_factory=list)
+    """(image id, target, score, key) for each row."""
+    diagnostics: list[tuple[str, int, str, float]] = field(default_factory=list)
+    """(image id, target, name, value)."""
+
+
+@dataclass
+class FailureRow:
+    """A failure with the key under which it need not be tried again."""
+
+    failure: Failure
+    recipe: str | None
+    key: str
+
+
+@dataclass
+class UnitResult:
+    """Everything that one work unit computed."""
+
+    model: str
+    images: list[ImageResult] = field(default_factory=list)
+    maps: dict[str, MapRows] = field(default_factory=dict)
+    failures: list[FailureRow] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a sink already holds: contents of images, finished keys, and failures not worth another try."""
+
+    contents: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+    """image id -> (content hash, bytes, mtime_ns)."""
+    done: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(recipe id, image id) -> key."""
+    failed: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(model name, or recipe id, image id) -> key."""
+
+
+class Sink(Protocol):
+    """Where results go: a run directory, or memory."""
+
+    map_dtype: str
+
+    def known(self) -> Known:
+        """Return what is there already."""
+        ...
+
+    def commit(self, unit: UnitResult) -> None:
+        """Take a unit's results, all or nothing."""
+        ...

@@ -1,0 +1,267 @@
+"""Writing a run directory: one writer at a time, every unit all or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+
+from salience.errors import RunError
+from salience.store.files import write_json, write_table
+from salience.store.run import Run, read_info
+from salience.store.schema import FORMAT, IMAGES, VERSION, table
+from salience.store.shards import MapArray
+from salience.store.unit import Known, Recipe, UnitResult
+
+
+class RunWriter:
+    """A run directory opened for writing; use it as a context manager.
+
+    Parameters
+    ----------
+    folder
+        An empty or missing folder, or a run of the same kind over the same images, which is then carried on.
+    kind
+        The command: ``explain``, ...
+    source
+        Where the images come from; another source needs another folder.
+
+    Raises
+    ------
+    RunError
+        When the folder holds something else, a run of another kind, of other images or of a newer format, or when
+        another process is writing it.
+    """
+
+    def __init__(self, folder: str | Path, *, kind: str, source: str, map_dtype: str = "float16") -> None:
+        self.folder = Path(folder)
+        self.kind = kind
+        self.source = source
+        self.map_dtype = map_dtype
+        self.info: dict[str, Any] = {}
+        self.per_unit: dict[str, int] = {}
+        self._lock: IO[str] | None = None
+        self._arrays: dict[str, MapArray] = {}
+
+    # ------------------------------------------------------------------ opening and closing
+
+    def __enter__(self) -> RunWriter:
+        exists = (self.folder / "run.json").exists()
+        if self.folder.exists() and not self.folder.is_dir():
+            raise RunError(f"{self.folder} is a file; --out needs a folder.")
+        if not exists and self.folder.is_dir() and any(not p.name.startswith(".") for p in self.folder.iterdir()):
+            raise RunError(f"{self.folder} is not empty and holds no run. Choose another --out, or empty it.")
+        if exists:
+            self._check(read_info(self.folder))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.folder / ".lock").open("w")
+        except OSError as error:
+            raise RunError(f"Cannot write {self.folder}: {error.strerror}. Choose another --out.") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise RunError(
+                f"Another process is writing {self.folder}. Wait for it, or choose another --out."
+            ) from error
+        for partial in self.folder.rglob(".*.partial"):
+            partial.unlink(missing_ok=True)
+        if exists:
+            self.info = read_info(self.folder)
+        else:
+            self.info = {
+                "format": FORMAT,
+                "version": VERSION,
+                "kind": self.kind,
+                "created": _now(),
+                "images": {"source": self.source},
+                "models": {},
+                "recipes": {},
+                "current": [],
+            }
+        self._unit = max(Run(self.folder).units(), default=-1) + 1 if exists else 0
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock is not None:
+            self._lock.close()
+
+    def _check(self, info: dict[str, Any]) -> None:
+        if info["kind"] != self.kind:
+            raise RunError(
+                f"{self.folder} holds a run of 'salience {info['kind']}', not of '{self.kind}'. Choose another --out."
+            )
+        if info["images"]["source"] != self.source:
+            raise RunError(
+                f"{self.folder} holds a run over other images: {info['images']['source']}, not {self.source}. "
+                "Choose another --out."
+            )
+
+    # ------------------------------------------------------------------ what the run is about
+
+    def describe(self, **entries: Any) -> None:
+        """Set entries of ``run.json`` and write it."""
+        self.info.update(entries, updated=_now())
+        write_json(self.folder / "run.json", self.info)
+
+    def set_images(self, columns: dict[str, list[Any]]) -> None:
+        """Write the table of the images that the run is about."""
+        write_table(self.folder / "images.parquet", pa.table(columns, schema=IMAGES))
+
+    def use_recipes(self, model: str, recipes: list[Recipe], unit_images: int) -> None:
+        """Make ``recipes`` the current ones of their model and method labels; others stay as they are."""
+        known = self.info["recipes"]
+        for recipe in recipes:
+            known.setdefault(recipe.id, {"per_shard": unit_images * recipe.columns, **recipe.description})
+        fresh = {r.id for r in recipes}
+        labels = {r.label for r in recipes}
+        kept = [
+            i
+            for i in self.info["current"]
+            if i not in fresh and not (known[i]["model"] == model and known[i]["method"] in labels)
+        ]
+        self.info["current"] = kept + [r.id for r in recipes]
+
+    def known(self) -> Known:
+        """Return what is finished, read from the committed units."""
+        if not (self.folder / "run.json").exists():
+            return Known()
+        run = Run(self.folder)
+        contents = {
+            r["image_id"]: (r["content_hash"], r["bytes"], r["mtime_ns"]) for r in run.parts("contents").to_pylist()
+        }
+        done = {(r["recipe"], r["image_id"]): r["key"] for r in run.parts("maps").to_pylist()}
+        failed = {
+            (r["recipe"] or r["model"], r["image_id"]): r["key"]
+            for r in run.parts("failures").to_pylist()
+            if r["kind"] != "memory"
+        }
+        return Known(contents, done, failed)
+
+    # ------------------------------------------------------------------ results
+
+    def commit(self, unit: UnitResult) -> None:
+        """Write a unit: arrays, then tables, then the record that makes them count.
+
+        Raises
+        ------
+        RunError
+            When something cannot be written; the unit then does not count, all earlier ones do.
+        """
+        number = self._unit
+        maps: dict[str, list[Any]] = {c: [] for c in ("recipe", "image_id", "target", "row", "scale", "score", "key")}
+        diagnostics: dict[str, list[Any]] = {c: [] for c in ("recipe", "image_id", "target", "name", "value")}
+        for recipe, rows in unit.maps.items():
+            if not rows.values:
+                continue
+            array = self._array(recipe, rows.values[0].shape)
+            array.write(number, np.stack(rows.values))
+            first = number * array.per_shard
+            for i, (image_id, target, score, key) in enumerate(rows.owners):
+                for column, value in zip(
+                    maps, (recipe, image_id, target, first + i, rows.scales[i], score, key), strict=True
+                ):
+                    maps[column].append(value)
+            for row in rows.diagnostics:
+                for column, value in zip(diagnostics, (recipe, *row), strict=True):
+                    diagnostics[column].append(value)
+        tables: dict[str, dict[str, list[Any]]] = {
+            "contents": {
+                "image_id": [i.image_id for i in unit.images],
+                "content_hash": [i.content_hash for i in unit.images],
+                "bytes": [i.bytes for i in unit.images],
+                "mtime_ns": [i.mtime_ns for i in unit.images],
+                "width": [i.width for i in unit.images],
+                "height": [i.height for i in unit.images],
+            },
+            "predictions": self._predictions(unit),
+            "maps": maps,
+            "diagnostics": diagnostics,
+            "failures": {
+                "image_id": [f.failure.image_id for f in unit.failures],
+                "model": [f.failure.model for f in unit.failures],
+                "method": [f.failure.method for f in unit.failures],
+                "recipe": [f.recipe for f in unit.failures],
+                "kind": [f.failure.kind for f in unit.failures],
+                "message": [f.failure.message for f in unit.failures],
+                "key": [f.key for f in unit.failures],
+            },
+        }
+        for name, columns in tables.items():
+            path = self.folder / "tables" / name / f"{number:06d}.parquet"
+            if columns["image_id"]:
+                write_table(path, table(name, columns))
+            else:
+                path.unlink(missing_ok=True)  # of a unit that was killed before it counted
+        write_json(
+            self.folder / "units" / f"{number:06d}.json",
+            {
+                "unit": number,
+                "model": unit.model,
+                "recipes": sorted(r for r, rows in unit.maps.items() if rows.values),
+                "images": len(unit.images),
+                "failures": len(unit.failures),
+                "seconds": round(unit.seconds, 3),
+            },
+        )
+        self._unit = number + 1
+
+    def _predictions(self, unit: UnitResult) -> dict[str, list[Any]]:
+        best = [int(np.argmax(i.logits)) for i in unit.images]
+        tops = [
+            1 / float(np.exp(i.logits.astype(np.float64) - i.logits[b]).sum())
+            for i, b in zip(unit.images, best, strict=True)
+        ]
+        return {
+            "image_id": [i.image_id for i in unit.images],
+            "model": [unit.model] * len(unit.images),
+            "predicted": best,
+            "probability": tops,
+            "logits": [i.logits for i in unit.images],
+            "key": [i.content_hash for i in unit.images],
+        }
+
+    def _array(self, recipe: str, grid: tuple[int, ...]) -> MapArray:
+        if recipe not in self._arrays:
+            entry = self.info["recipes"][recipe]
+            if tuple(entry.get("grid") or grid) != tuple(grid):
+                raise RunError(
+                    f"The maps of {recipe} have the grid {tuple(grid)} now and {tuple(entry['grid'])} before. "
+                    "Choose another --out."
+                )
+            if "grid" not in entry:
+                entry["grid"] = [int(v) for v in grid]
+                self.describe()
+            self._arrays[recipe] = MapArray.create(
+                self.folder / "maps" / recipe,
+                int(entry["per_shard"]),
+                (int(grid[0]), int(grid[1])),
+                entry["map_dtype"],
+                {k: entry[k] for k in ("model", "method", "signed", "target", "output")},
+            )
+        return self._arrays[recipe]
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def free_space(folder: Path) -> int:
+    """Return the bytes that are free where ``folder`` is or will be."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    with contextlib.suppress(OSError):
+        stats = os.statvfs(place)
+        return stats.f_bavail * stats.f_frsize
+    return 2**62

@@ -1,0 +1,45 @@
+"""Fixtures that several rooms use."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+
+def _define_operators() -> object | None:
+    """Let torchvision be imported beside a torch that its compiled operators were not built for.
+
+    Defining the schemas of its operators first is enough for its models and transforms, and for timm. That is done
+    in test processes only, and only where those operators cannot be loaded.
+    """
+    torchvision = importlib.util.find_spec("torchvision")
+    if torchvision is None or torchvision.origin is None or importlib.util.find_spec("torch") is None:
+        return None
+    import torch
+
+    try:
+        for operators in Path(torchvision.origin).parent.glob("_C*.so"):
+            torch.ops.load_library(operators)
+            return None
+    except OSError:
+        pass
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
+
+
+_OPERATORS = _define_operators()  # the schemas live as long as this
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """The folder of real classifiers and images; tests that need it are skipped where it is absent."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "assets"
+    folder = Path(os.environ.get("SALIENCE_ASSETS", beside))
+    if not (folder / "images").is_dir():
+        pytest.skip(f"no real classifiers and images in {folder} (SALIENCE_ASSETS names another folder)")
+    return folder
