@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-_BESIDE = ("captum", "timm", "torchvision", "transformers", "simplejpeg", "skimage", "sklearn")
+_BESIDE = ("captum", "timm", "torchvision", "transformers", "skimage", "sklearn")
 
 
 def method_rows() -> list[dict[str, Any]]:

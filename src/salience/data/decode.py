@@ -11,14 +11,9 @@ from PIL import Image, UnidentifiedImageError
 
 from salience.data.base import ImageRef, ImageSource, Pixels, RawImage
 from salience.data.geometry import source_box
-from salience.data.pixels import orientation, to_rgb
+from salience.data.pixels import to_rgb
 from salience.data.preprocessing import Preprocessing
 from salience.errors import ImagesError
-
-try:
-    import simplejpeg
-except (ImportError, ValueError):  # ValueError: built against another NumPy
-    simplejpeg = None
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -119,25 +114,7 @@ def _open_bytes(data: bytes) -> Image.Image:
         # Pillow itself only warns up to twice its limit; a warning nobody reads does not save the machine.
         if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
             raise Image.DecompressionBombError
-        return _open_jpeg(image, data) or to_rgb(image)
-
-
-def _open_jpeg(image: Image.Image, data: bytes) -> Image.Image | None:
-    """Decode a JPEG file with simplejpeg: the same pixels as Pillow's, sooner; None leaves it to Pillow.
-
-    Files that it finds fault with are left to Pillow too, so what is accepted does not depend on this package.
-    """
-    if simplejpeg is None or image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
-        return None
-    try:
-        pixels = simplejpeg.decode_jpeg(data)
-    except ValueError:
-        return None
-    if pixels.shape != (image.height, image.width, 3):
-        return None
-    rgb = Image.fromarray(pixels)
-    turn = orientation(image)
-    return rgb if turn is None else rgb.transpose(turn)
+        return to_rgb(image)
 
 
 def _cause(error: Exception, data: bytes | Pixels) -> str:

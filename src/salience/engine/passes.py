@@ -91,11 +91,12 @@ class Look:
                 layer = self.layers[want][0]
                 found[want] = (layer.maps(self._captured(want).detach()), layer.maps(result))
             if need_pixels and not every:
-                gradient = results[-1]
+                gradient = results[-1].contiguous()
         for contrast in contrasts:
             products -= 1
             weights = own - self._spread(contrast, target)
-            found[contrast] = self._product(weights, [self._pixels()], last and not products)
+            (slope,) = self._product(weights, [self._pixels()], last and not products)
+            found[contrast] = (slope.contiguous(),)  # channels are combined several times: planes are faster
         for rival in sampled:
             indices = self.rivals[rival]
             assert indices is not None  # sampled means drawn

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -32,6 +33,8 @@ from salience.errors import ImagesError
 from salience.models.classifier import Classifier
 from salience.store.maps import Failure
 from salience.store.unit import FailureRow, ImageResult, Known, MapRows, Recipe, Sink, UnitResult
+
+Array = npt.NDArray[Any]
 
 UNIT_BYTES = 64 * 2**20
 UNIT_CALLS = 4096
@@ -105,9 +108,9 @@ def make_recipes(
     return recipes
 
 
-def result_key(identity: str, content: str, label: int | None) -> str:
-    """Return the name of one result: recipe, image content, and the label where that is the target."""
-    return hashlib.blake2b(f"{identity}\x1f{content}\x1f{label}".encode(), digest_size=16).hexdigest()
+def result_key(content: str, label: int | None) -> str:
+    """Return the name of a result within its recipe: the image's content, and the label where that is the target."""
+    return content if label is None else f"{content}:{label}"
 
 
 @dataclass
@@ -167,7 +170,8 @@ class Runner:
                 )
             )
             with _Loader(self.source, self.classifier.preprocessing, self._decoders()) as loader:
-                stream = loader.stream([ref for refs, _ in work for ref in refs], ahead=4 * self.plan.batch)
+                decode = loader.between if self.classifier.device.type == "cpu" else loader.ahead
+                stream = decode([ref for refs, _ in work for ref in refs], self.plan.batch)
                 for refs, members in work:
                     for at in range(0, len(refs), self.unit_images):
                         unit = self._unit(refs[at : at + self.unit_images], members, sweeps[members], stream, summary)
@@ -200,7 +204,7 @@ class Runner:
             lacking = []
             for i, recipe in enumerate(self.recipes):
                 if content is not None:
-                    key = result_key(recipe.identity, content, label)
+                    key = result_key(content, label)
                     if known.done.get((recipe.id, ref.image_id)) == key:
                         continue
                     if known.failed.get((recipe.id, ref.image_id)) == key:
@@ -236,7 +240,7 @@ class Runner:
             except (OSError, ImagesError):
                 content = "missing"
                 return f"missing {time.time_ns()}"  # a file that is not there is looked for every time
-        return result_key(self.recipes[0].description["weights"], content, self._label(ref))
+        return "{}:{}".format(self.recipes[0].description["weights"], result_key(content, self._label(ref)))
 
     def _sweep(self, members: tuple[int, ...], summary: Summary) -> Sweep:
         return Sweep(
@@ -312,53 +316,65 @@ class Runner:
             return
         if sweep.plan != planned:
             self.listen(PlanChanged(self.classifier.name, sweep.plan.batch))
-        usable = torch.isfinite(result.logits).all(1).cpu()
-        packed = [self._pack(m.values) for m in result.maps]
         host = _Host(result)
+        usable = np.isfinite(host.logits).all(axis=1)
+        kept = [row for row in range(len(ready)) if usable[row]]
         for row, (ref, image) in enumerate(ready):
-            if not usable[row]:
-                self._fail(
-                    unit,
-                    ref.image_id,
-                    "model",
-                    "The model's output for this image is not finite (NaN or infinite).",
-                    self._image_key(ref, image.content_hash),
+            if usable[row]:
+                size, changed = self.source.stamp(ref)
+                unit.images.append(
+                    ImageResult(
+                        ref.image_id,
+                        image.content_hash,
+                        size,
+                        changed,
+                        image.width,
+                        image.height,
+                        host.logits[row],
+                        host.targets[row],
+                        host.scores[row],
+                    )
                 )
-                continue
-            size, changed = self.source.stamp(ref)
-            unit.images.append(
-                ImageResult(
-                    ref.image_id,
-                    image.content_hash,
-                    size,
-                    changed,
-                    image.width,
-                    image.height,
-                    host.logits[row],
-                    host.targets[row],
-                    host.scores[row],
-                )
-            )
-            for place, (values, scales, finite) in zip(members, packed, strict=True):
-                recipe = self.recipes[place]
-                key = result_key(recipe.identity, image.content_hash, self._label(ref))
-                if not finite[row].all():
-                    self._fail(unit, ref.image_id, "map", "The map is not finite (NaN or infinite).", key, recipe)
-                    continue
-                rows = unit.maps[recipe.id]
-                for t in range(values.shape[1]):
-                    rows.values.append(values[row, t])
-                    rows.scales.append(float(scales[row, t]))
-                    rows.owners.append((ref.image_id, int(host.targets[row, t]), float(host.scores[row, t]), key))
-            for place, found in zip(members, host.diagnostics, strict=True):
-                rows = unit.maps[self.recipes[place].id]
-                for name, column in found.items():
-                    for t in range(column.shape[1]):
-                        rows.diagnostics.append((ref.image_id, int(host.targets[row, t]), name, float(column[row, t])))
+            else:
+                message = "The model's output for this image is not finite (NaN or infinite)."
+                self._fail(unit, ref.image_id, "model", message, self._image_key(ref, image.content_hash))
+        names = [(ref.image_id, result_key(image.content_hash, self._label(ref))) for ref, image in ready]
+        for place, maps, diagnostics in zip(members, result.maps, host.diagnostics, strict=True):
+            self._collect(unit, self.recipes[place], self._pack(maps.values), diagnostics, names, kept, host)
         self._done += len(ready)
         self._tell()
 
-    def _pack(self, maps: Tensor) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def _collect(
+        self,
+        unit: UnitResult,
+        recipe: Recipe,
+        packed: tuple[Array, Array, Array],
+        diagnostics: dict[str, Array],
+        names: Sequence[tuple[str, str]],
+        kept: Sequence[int],
+        host: _Host,
+    ) -> None:
+        """Put one method's maps of a batch into the unit's rows."""
+        values, scales, finite = packed
+        whole: Array = np.asarray(finite.all(axis=1))
+        rows = unit.maps[recipe.id]
+        for i in kept:
+            image_id, key = names[i]
+            if not whole[i]:
+                self._fail(unit, image_id, "map", "The map is not finite (NaN or infinite).", key, recipe)
+                continue
+            targets = host.targets[i].tolist()
+            rows.values.extend(values[i])
+            rows.scales.extend(scales[i].tolist())
+            rows.owners.extend(
+                [(image_id, t, score, key) for t, score in zip(targets, host.scores[i].tolist(), strict=True)]
+            )
+            for name, column in diagnostics.items():
+                rows.diagnostics.extend(
+                    [(image_id, t, name, float(v)) for t, v in zip(targets, column[i], strict=True)]
+                )
+
+    def _pack(self, maps: Tensor) -> tuple[Array, Array, Array]:
         """Bring raw maps (N, T, h, w) to the stored type: values, scales (N, T), and whether they are finite (N, T)."""
         top = maps.abs().amax((2, 3)).float()
         finite = torch.isfinite(top)
@@ -407,7 +423,7 @@ class _Host:
         self.diagnostics = [{k: v.float().cpu().numpy() for k, v in m.diagnostics.items()} for m in result.maps]
 
 
-def to_pixels(images: Sequence[np.ndarray[Any, Any]], classifier: Classifier) -> Tensor:
+def to_pixels(images: Sequence[Array], classifier: Classifier) -> Tensor:
     """Stack images (H, W, 3), uint8 or float in [0, 1], to pixels (N, 3, H, W) in [0, 1] on the model's device."""
     stacked = torch.from_numpy(np.stack(images)).to(classifier.device, non_blocking=True).permute(0, 3, 1, 2)
     if stacked.dtype == torch.uint8:
@@ -429,6 +445,7 @@ class _Loader:
     def __init__(self, source: ImageSource, preprocessing: Any, workers: int) -> None:
         self._source = source
         self._preprocessing = preprocessing
+        self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
 
     def __enter__(self) -> _Loader:
@@ -445,19 +462,36 @@ class _Loader:
         except Exception as error:  # a decoder's own surprise belongs to its image, not to the run
             return ImagesError(f"{ref.image_id} cannot be read: {type(error).__name__}: {error}")
 
-    def stream(self, refs: Sequence[ImageRef], ahead: int) -> Iterator[tuple[ImageRef, LoadedImage | ImagesError]]:
-        waiting: deque[tuple[ImageRef, Future[LoadedImage | ImagesError]]] = deque()
-        coming = iter(refs)
-        for ref in coming:
-            waiting.append((ref, self._pool.submit(self._load, ref)))
-            if len(waiting) >= ahead:
+    def _load_some(self, refs: Sequence[ImageRef]) -> list[tuple[ImageRef, LoadedImage | ImagesError]]:
+        return [(ref, self._load(ref)) for ref in refs]
+
+    def ahead(self, refs: Sequence[ImageRef], batch: int) -> Iterator[tuple[ImageRef, LoadedImage | ImagesError]]:
+        """Yield images in order, decoded while the model runs, four batches ahead: for accelerators."""
+        waiting: deque[Future[list[tuple[ImageRef, LoadedImage | ImagesError]]]] = deque()
+        together = max(1, batch // 8)  # small images cost less than a task of their own
+        coming = (refs[at : at + together] for at in range(0, len(refs), together))
+        for some in coming:
+            waiting.append(self._pool.submit(self._load_some, some))
+            if len(waiting) * together >= 4 * batch:
                 break
         while waiting:
-            ref, future = waiting.popleft()
-            yield ref, future.result()
+            yield from waiting.popleft().result()
             following = next(coming, None)
             if following is not None:
-                waiting.append((following, self._pool.submit(self._load, following)))
+                waiting.append(self._pool.submit(self._load_some, following))
+
+    def between(self, refs: Sequence[ImageRef], batch: int) -> Iterator[tuple[ImageRef, LoadedImage | ImagesError]]:
+        """Yield images in order, decoded by all workers between two batches: for models on the CPU.
+
+        There the model fills every core, so decoding beside it gains nothing and makes its threads wait for one
+        another.
+        """
+        for at in range(0, len(refs), batch):
+            some = refs[at : at + batch]
+            together = -(-len(some) // self._workers)
+            tasks = [self._pool.submit(self._load_some, some[k : k + together]) for k in range(0, len(some), together)]
+            for task in tasks:
+                yield from task.result()
 
 
 class _Writer:

@@ -23,7 +23,14 @@ DIVERGING_STEPS = 255
 """Odd, so that zero has a step of its own."""
 
 # Position, hue in degrees, chroma: lightness is linear between the ends, hue and chroma between these points.
-_SEQUENTIAL = ((0.0, 285, 0.02), (0.2, 297, 0.13), (0.42, 345, 0.19), (0.62, 395, 0.19), (0.8, 425, 0.16), (1.0, 465, 0.07))
+_SEQUENTIAL = (
+    (0.0, 285, 0.02),
+    (0.2, 297, 0.13),
+    (0.42, 345, 0.19),
+    (0.62, 395, 0.19),
+    (0.8, 425, 0.16),
+    (1.0, 465, 0.07),
+)
 _SEQUENTIAL_LIGHTNESS = (0.06, 0.975)
 _BLUE, _RED = 256.0, 33.0
 _DIVERGING_LIGHTNESS = (0.975, 0.43)
@@ -75,7 +82,8 @@ def _to_srgb(lightness: Floats, chroma: Floats, hue: Floats) -> Bytes:
         low, high = np.where(fits, middle, low), np.where(fits, high, middle)
     linear = _linear(lightness, low, hue).clip(0, 1)
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.rint(encoded * 255).astype(np.uint8)
+    colours: Bytes = np.rint(encoded * 255).astype(np.uint8)
+    return colours
 
 
 def _linear(lightness: Floats, chroma: Floats, hue: Floats) -> Floats:

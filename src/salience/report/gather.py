@@ -193,9 +193,12 @@ def _column(run: Run, recipe_id: str) -> Column:
 
 
 def _preprocessing(info: Mapping[str, Any], columns: Sequence[Column]) -> Preprocessing:
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in info.get("preprocessing", {}).items()}
-    known = {k: v for k, v in given.items() if k in Preprocessing.__dataclass_fields__}
-    return Preprocessing(**{"size": columns[0].grid if columns else (224, 224), **known})
+    given: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in info.get("preprocessing", {}).items()
+    }
+    known: dict[str, Any] = {k: v for k, v in given.items() if k in Preprocessing.__dataclass_fields__}
+    known.setdefault("size", columns[0].grid if columns else (224, 224))
+    return Preprocessing(**known)
 
 
 def _labels(run: Run, part: Part) -> Callable[[Picture], int | None]:
@@ -244,9 +247,7 @@ def softmax(logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
     return chances
 
 
-def _add_maps(
-    run: Run, part: Part, places: Mapping[str, int], chances: Mapping[int, npt.NDArray[np.float64]]
-) -> None:
+def _add_maps(run: Run, part: Part, places: Mapping[str, int], chances: Mapping[int, npt.NDArray[np.float64]]) -> None:
     """Fill in where the maps are; of many classes, those that say most about the image."""
     measured: dict[tuple[str, str, int], dict[str, float]] = defaultdict(dict)
     for r in run.table("diagnostics").to_pylist():

@@ -24,7 +24,7 @@ def safe_json(value: Any) -> Markup:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character, escape in _UNSAFE.items():
         text = text.replace(character, escape)
-    return Markup(text)  # noqa: S704  # the five characters that could end the element or start another are escaped
+    return Markup(text)  # the five characters that could end the element or start another are escaped
 
 
 def map_key(part: int, image: int, column: int, target: int) -> str:
@@ -84,9 +84,7 @@ def payload(
                 "tiny": max(part.size) <= TINY,
                 "classes": _class_names(part),
                 "columns": [_column(c, damaged.get((k, j))) for j, c in enumerate(part.columns)],
-                "entries": [
-                    _entry(e, k, ranges, places[k * count + e.image] if places else 0) for e in part.entries
-                ],
+                "entries": [_entry(e, k, ranges, places[k * count + e.image] if places else 0) for e in part.entries],
             }
             for k, part in enumerate(material.parts)
         ],

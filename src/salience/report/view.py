@@ -150,15 +150,17 @@ def _facts(material: Material) -> list[tuple[str, list[tuple[str, str]]]]:
 
 def _model_facts(part: Part) -> list[tuple[str, str]]:
     info, plan = part.info, part.info.get("plan", {})
-    height, width = part.size
     see = part.preprocessing
-    fit = "squashed" if see.fit == "squash" else f"short side, centre crop {see.crop:g}"
+    fit = "both sides fitted" if see.fit == "squash" else "short side fitted, centre kept"
+    if see.fit == "crop" and see.crop < 1:
+        fit = f"centre crop of {words.percent(see.crop, 1)}"
+    spec = words.place(str(info.get("spec") or ""))
     return [
         ("name", part.name),
-        ("given as", words.place(str(info.get("spec") or ""))),
+        ("given as", spec if spec != part.name else ""),
         ("architecture", str(info.get("architecture", ""))),
         ("parameters", words.big(info["parameters"]) if info.get("parameters") else ""),
-        ("input", f"{height} × {width}, {see.interpolation}, {fit}"),
+        ("input", f"{words.grid(*part.size)}, {see.interpolation}, {fit}"),
         ("classes", f"{len(part.classes):,}"),
         ("weights", str(info.get("fingerprint", ""))[:12]),
         ("plan", _plan(plan)),
@@ -182,7 +184,7 @@ def _methods(columns: list[Column]) -> list[dict[str, str]]:
         row = {
             "method": c.method,
             "summary": c.summary,
-            "settings": ", ".join(settings) or "–",
+            "settings": ", ".join(settings) or words.DASH,
             "reference": c.reference,
         }
         rows.setdefault((c.method, row["settings"]), row)
@@ -198,7 +200,7 @@ def _grid_notes(parts: list[Part]) -> list[str]:
                 be = "is" if len(names) == 1 else "are"
                 notes[
                     f"{words.listed(names, most=6)} {be} stored at {'its' if be == 'is' else 'their'} own grid of "
-                    f"{c.grid[0]} × {c.grid[1]} and enlarged bilinearly here."
+                    f"{words.grid(*c.grid)} and enlarged bilinearly here."
                 ] = None
     return list(notes)
 

@@ -9,6 +9,8 @@ from pathlib import PurePath
 
 NBSP = "\N{NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
+TIMES = "\N{MULTIPLICATION SIGN}"
+DASH = "\N{EN DASH}"
 
 #: how the scalars that can be explained are called in a sentence
 SCALARS = {
@@ -53,7 +55,7 @@ def rate(per_second: float, what: str = "images") -> str:
     if per_second >= 1:
         digits = 0 if per_second >= 20 else 1
         return f"{per_second:.{digits}f}{NBSP}{what}/s"
-    return f"{per_second * 60:.1f}{NBSP}{what}/min"
+    return f"{per_second * 60:.{0 if per_second * 60 >= 10 else 1}f}{NBSP}{what}/min"
 
 
 def big(number: int) -> str:
@@ -73,6 +75,11 @@ def number(value: float) -> str:
     size = abs(value)
     text = f"{value:.2e}" if size < 1e-3 or size >= 1e5 else f"{value:,.{max(0, 2 - math.floor(math.log10(size)))}f}"
     return text.replace("-", MINUS)
+
+
+def grid(height: int, width: int) -> str:
+    """Return a size: ``7 × 7``."""
+    return f"{height} {TIMES} {width}"
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:
@@ -149,7 +156,11 @@ def headline(models: Sequence[str], images: int) -> str:
 
 
 def lead(
-    methods: int, targets: Sequence[str], outputs: Sequence[str], scores: Sequence[tuple[str, float]], spent: Sequence[str]
+    methods: int,
+    targets: Sequence[str],
+    outputs: Sequence[str],
+    scores: Sequence[tuple[str, float]],
+    spent: Sequence[str],
 ) -> str:
     """Return the sentences below the headline.
 

@@ -167,11 +167,14 @@ class RunWriter:
             array = self._array(recipe, rows.values[0].shape)
             array.write(number, np.stack(rows.values))
             first = number * array.per_shard
-            for i, (image_id, target, score, key) in enumerate(rows.owners):
-                for column, value in zip(
-                    maps, (recipe, image_id, target, first + i, rows.scales[i], score, key), strict=True
-                ):
-                    maps[column].append(value)
+            ids, targets, scores, keys = zip(*rows.owners, strict=True)
+            maps["recipe"] += [recipe] * len(ids)
+            maps["image_id"] += ids
+            maps["target"] += targets
+            maps["row"] += range(first, first + len(ids))
+            maps["scale"] += rows.scales
+            maps["score"] += scores
+            maps["key"] += keys
             for row in rows.diagnostics:
                 for column, value in zip(diagnostics, (recipe, *row), strict=True):
                     diagnostics[column].append(value)
@@ -217,16 +220,16 @@ class RunWriter:
         self._unit = number + 1
 
     def _predictions(self, unit: UnitResult) -> dict[str, list[Any]]:
-        best = [int(np.argmax(i.logits)) for i in unit.images]
-        tops = [
-            1 / float(np.exp(i.logits.astype(np.float64) - i.logits[b]).sum())
-            for i, b in zip(unit.images, best, strict=True)
-        ]
+        if not unit.images:
+            return {c: [] for c in ("image_id", "model", "predicted", "probability", "logits", "key")}
+        logits = np.stack([i.logits for i in unit.images]).astype(np.float64)
+        best = logits.argmax(axis=1)
+        tops = 1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
         return {
             "image_id": [i.image_id for i in unit.images],
             "model": [unit.model] * len(unit.images),
             "predicted": best,
-            "probability": tops,
+            "probability": tops.astype(np.float32),
             "logits": [i.logits for i in unit.images],
             "key": [i.content_hash for i in unit.images],
         }

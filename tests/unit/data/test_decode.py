@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 from pictures import encode, make_pixels
 from PIL import Image
 
-from salience.data import decode as decoding
 from salience.data.base import RawImage
 from salience.data.decode import decode, load
 from salience.data.geometry import place
@@ -192,89 +190,3 @@ def test_threads_get_the_same_pixels() -> None:
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda d: decode(raw(d), SMALL).pixels, data * 4))
     assert all(np.array_equal(a, b) for a, b in zip(alone * 4, together, strict=True))
-
-
-# ------------------------------------------------------------------ simplejpeg and Pillow give the same pixels
-
-
-def opened(data: bytes) -> np.ndarray:
-    return np.asarray(decoding._open_bytes(data))
-
-
-def by_pillow(data: bytes, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    with monkeypatch.context() as patch:
-        patch.setattr(decoding, "simplejpeg", None)
-        return opened(data)
-
-
-def taken_by_simplejpeg(data: bytes) -> bool:
-    with Image.open(io.BytesIO(data)) as image:
-        return decoding._open_jpeg(image, data) is not None
-
-
-@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
-@pytest.mark.parametrize("progressive", [False, True])
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_jpeg_kinds_equal_pillow(
-    subsampling: str, progressive: bool, mode: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("simplejpeg")
-    for height, width in ((64, 48), (33, 47), (1, 5)):
-        image = Image.fromarray(make_pixels(height, width)).convert(mode)
-        for quality in (30, 75, 96):
-            options = {"subsampling": subsampling} if mode == "RGB" else {}
-            data = encode(image, "JPEG", quality=quality, progressive=progressive, **options)
-            assert taken_by_simplejpeg(data)
-            assert np.array_equal(opened(data), by_pillow(data, monkeypatch))
-
-
-def test_jpeg_in_rgb_without_transform_equals_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = encode(Image.fromarray(make_pixels(33, 47)), "JPEG", keep_rgb=True)
-    assert np.array_equal(opened(data), by_pillow(data, monkeypatch))
-
-
-@pytest.mark.parametrize("turn", range(1, 9))
-def test_turned_jpeg_equals_pillow(turn: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = turn
-    data = encode(Image.fromarray(make_pixels(33, 47)), "JPEG", exif=exif)
-    assert np.array_equal(opened(data), by_pillow(data, monkeypatch))
-
-
-def test_cmyk_jpeg_is_left_to_pillow() -> None:
-    data = encode(Image.fromarray(make_pixels(33, 47)).convert("CMYK"), "JPEG")
-    assert not taken_by_simplejpeg(data)
-    assert decode(raw(data), SMALL).pixels.shape == (8, 8, 3)
-
-
-def test_harmless_faults_are_judged_by_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = encode(Image.fromarray(make_pixels(33, 47)), "JPEG")
-    faulty = data[:-2] + b"\0\0\0\0" + data[-2:]  # bytes between the picture and its end marker
-    assert np.array_equal(opened(faulty), by_pillow(data, monkeypatch))
-
-
-def test_photographs_equal_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("simplejpeg")
-    packages = [pytest.importorskip("skimage"), pytest.importorskip("sklearn")]
-    paths = [p for package in packages for p in Path(package.__file__).parent.rglob("*.jpg")]
-    assert len(paths) >= 3
-    for path in paths:
-        data = path.read_bytes()
-        assert taken_by_simplejpeg(data), path
-        assert np.array_equal(opened(data), by_pillow(data, monkeypatch)), path
-
-
-def test_imagenet_equals_pillow(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("simplejpeg")
-    source = open_images(assets / "images" / "imagenet_val_450")
-    for ref in source.refs[::15]:
-        data = source.read(ref).data
-        assert isinstance(data, bytes)
-        assert np.array_equal(opened(data), by_pillow(data, monkeypatch)), ref.path
-
-
-def test_without_simplejpeg_results_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = encode(Image.fromarray(make_pixels(50, 70)), "JPEG")
-    with_it = decode(raw(data), SMALL).pixels
-    monkeypatch.setattr(decoding, "simplejpeg", None)
-    assert np.array_equal(decode(raw(data), SMALL).pixels, with_it)
