@@ -98,15 +98,15 @@ class Look:
             (slope,) = self._product(weights, [self._pixels()], last and not products)
             found[contrast] = (slope.contiguous(),)  # channels are combined several times: planes are faster
         for rival in sampled:
-            indices = self.rivals[rival]
-            assert indices is not None  # sampled means drawn
+            drawn = self.rivals[rival]
+            assert drawn is not None  # sampled means drawn
+            indices = rivals_of(drawn, target)
             low: Tensor | None = None
             high: Tensor | None = None
             for r in range(indices.shape[1]):
                 products -= 1
                 (g,) = self._product(one_hot(indices[:, r], count), [self._pixels()], last and not products)
-                same = (indices[:, r] == target).view(-1, 1, 1, 1)  # drawn for the prediction, but explained itself
-                high, low = _extend(high, low, g, same)
+                high, low = _extend(high, low, g)
             found[rival] = _pair(high, low)
         if every:
             high = low = None
@@ -137,8 +137,8 @@ class Look:
         return known
 
     def _width(self, want: Rivals) -> int:
-        indices = self.rivals[want]
-        return 0 if indices is None else indices.shape[1]
+        drawn = self.rivals[want]
+        return 0 if drawn is None else drawn.shape[1] - 1
 
     def _spread(self, want: Contrast, target: Tensor) -> Tensor:
         z = self.logits.detach().double()
@@ -159,10 +159,10 @@ class Look:
         return tensor
 
 
-def _extend(high: Tensor | None, low: Tensor | None, g: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+def _extend(high: Tensor | None, low: Tensor | None, g: Tensor, skip: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Take ``g`` into the running extremes, but for the rows in ``skip``."""
-    up = g.masked_fill(skip, float("-inf"))
-    down = g.masked_fill(skip, float("inf"))
+    up = g if skip is None else g.masked_fill(skip, float("-inf"))
+    down = g if skip is None else g.masked_fill(skip, float("inf"))
     return (
         up if high is None else torch.maximum(high, up),
         down if low is None else torch.minimum(low, down),
@@ -215,16 +215,27 @@ def rival_count(want: Rivals, classes: int) -> int | None:
 
 
 def draw_rivals(logits: Tensor, image_ids: Sequence[str], seed: int) -> Tensor:
-    """Return the rivals (N, 20) of each image: its 10 most probable classes but the first, and 10 random others."""
-    n = len(logits)
+    """Return the classes (N, 21) of which the rivals of any target are taken, see :func:`rivals_of`.
+
+    The 11 most probable classes, falling, and 10 random others, drawn per image.
+    """
+    n, top = len(logits), RIVALS_TOP + 1
     order = logits.argsort(dim=1, descending=True, stable=True).cpu()
-    chosen = torch.empty(n, RIVALS_TOP + RIVALS_RANDOM, dtype=torch.int64)
-    chosen[:, :RIVALS_TOP] = order[:, 1 : 1 + RIVALS_TOP]
+    chosen = torch.empty(n, top + RIVALS_RANDOM, dtype=torch.int64)
+    chosen[:, :top] = order[:, :top]
     for i, image_id in enumerate(image_ids):
-        rest = order[i, 1 + RIVALS_TOP :]
+        rest = order[i, top:]
         pick = choose(row_key(seed, "rivals", image_id), RIVALS_RANDOM, len(rest))
-        chosen[i, RIVALS_TOP:] = rest[pick]
+        chosen[i, top:] = rest[pick]
     return chosen.to(logits.device)
+
+
+def rivals_of(drawn: Tensor, target: Tensor) -> Tensor:
+    """Return the rivals (N, 20) of ``target`` (N,): what was drawn but the target, or but the last of the top."""
+    same = drawn == target.unsqueeze(1)
+    last = torch.zeros_like(same)
+    last[:, RIVALS_TOP] = ~same.any(1)
+    return drawn[~(same | last)].view(len(drawn), -1)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

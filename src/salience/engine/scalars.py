@@ -46,17 +46,23 @@ def cotangent(output: Output, logits: Tensor, weights: Tensor) -> Tensor:
         return weights.to(logits.dtype)
     z, w = logits.double(), weights.double()
     p = z.softmax(1)
+    # Where the model is sure, 1 - p of the largest class has lost its digits (all of them beyond a lead of 37): sums
+    # over the other classes take its place in each formula.
+    top = p.argmax(1, keepdim=True)
+    rest = p.scatter(1, top, 0.0).sum(1, keepdim=True)
     if output == "logprob":
-        v = w - p * w.sum(1, keepdim=True)
+        total = w.sum(1, keepdim=True)
+        v = (w - p * total).scatter(1, top, rest * total - w.scatter(1, top, 0.0).sum(1, keepdim=True))
     elif output == "prob":
-        v = p * w - p * (p * w).sum(1, keepdim=True)
+        # the same for w and w plus a constant, the probabilities having the sum one
+        lead = w - w.gather(1, top)
+        v = p * (lead - (p * lead).sum(1, keepdim=True))
     else:
-        # d(-logsumexp of the others of c)/dz_k = -p_k / (1 - p_c) for k != c. For the largest class, 1 - p_c is
-        # summed from the others: subtracting from one would lose what remains.
-        top = p.argmax(1, keepdim=True)
-        rest = (1 - p).scatter(1, top, p.scatter(1, top, 0.0).sum(1, keepdim=True))
-        share = w / rest.clamp_min(torch.finfo(torch.float64).tiny)
-        v = w - p * (share.sum(1, keepdim=True) - share)
+        # d(-logsumexp of the others of c)/dz_k = -p_k / (1 - p_c) for k != c; of the largest class, that is the
+        # softmax of all but it
+        share = (w / (1 - p)).scatter(1, top, 0.0)
+        behind = z.scatter(1, top, float("-inf")).softmax(1)
+        v = w - w.gather(1, top) * behind - p * (share.sum(1, keepdim=True) - share)
     return v.to(logits.dtype)
 
 

@@ -75,14 +75,13 @@ def context(material: Material) -> dict[str, Any]:
     info, parts = material.run.info, material.parts
     columns = [c for p in parts for c in p.columns]
     environment = info.get("environment", {})
-    command = info.get("command") or []
     return {
         "version": environment.get("salience") or "",
         "created": str(info.get("created", ""))[:10],
         "headline": words.headline([p.name for p in parts] or list(info["models"]), len(material.images)),
         "lead": _lead(material),
         "notice": _notice(material),
-        "command": _command([str(c) for c in command]),
+        "command": [shlex.quote(str(word)) for word in info.get("command") or []],
         "facts": _facts(material),
         "method_rows": _methods(columns),
         "images": material.images,
@@ -123,10 +122,6 @@ def _notice(material: Material) -> str:
         "running": "This run was not finished when the page was written. Write the page again for the rest.",
         "failed": "This run ended with an error: the page shows what was finished. The same command carries it on.",
     }.get(status, f"The state of this run is {status!r}: the page shows what was finished.")
-
-
-def _command(command: list[str]) -> str:
-    return shlex.join(command)
 
 
 def _facts(material: Material) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -1,8 +1,10 @@
-"""The contracts that every method must keep, as functions to call from a test.
+"""The contracts that every method and every classifier must keep, as functions to call from a test.
 
-    from salience.testing.contracts import METHOD_CONTRACTS
+    from salience.testing.contracts import CLASSIFIER_CONTRACTS, METHOD_CONTRACTS
     for check in METHOD_CONTRACTS:
         check("my_method", classifier)
+    for check in CLASSIFIER_CONTRACTS:
+        check(classifier)
 
 Each raises ``AssertionError`` with what was broken. They run on any classifier; small ones are in
 :mod:`salience.testing.models`.
@@ -23,9 +25,11 @@ import numpy.typing as npt
 import torch
 
 from salience.engine.events import Event
+from salience.engine.runner import to_pixels
+from salience.errors import MethodError
 from salience.explaining import RunSettings, explain, explain_run
 from salience.methods.registry import parse_method
-from salience.models.classifier import Classifier
+from salience.models.classifier import GRADIENTS, LAYERS, Classifier, as_found
 from salience.store.maps import Maps
 from salience.store.run import open_run
 from salience.store.unit import UnitResult
@@ -159,8 +163,8 @@ def check_model_left_as_found(method: str, classifier: Classifier) -> None:
 
 @contextmanager
 def _breaking(classifier: Classifier, after: int) -> Iterator[None]:
-    """Let the last leaf module of the classifier raise at the given call, as a user's bug would."""
-    module = [m for m in classifier.module.modules() if not list(m.children())][-1]
+    """Let the last module that a forward pass runs raise at the given call, as a user's bug would."""
+    module = _last_run(classifier)
     kind = type(module)
     calls = 0
 
@@ -177,6 +181,22 @@ def _breaking(classifier: Classifier, after: int) -> Iterator[None]:
         yield
     finally:
         kind.forward = original
+
+
+def _last_run(classifier: Classifier) -> torch.nn.Module:
+    """Return the module without children that runs last; the whole one where the parts are no layers."""
+    ran = [classifier.module]
+    if LAYERS not in classifier.capabilities:
+        return classifier.module
+    leaves = [m for m in classifier.module.modules() if not list(m.children())]
+    handles = [m.register_forward_pre_hook(lambda m, _: ran.append(m)) for m in leaves]
+    try:
+        with as_found(classifier.module), torch.no_grad():
+            classifier.logits(to_pixels(list(example_images(classifier, 1)), classifier))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return ran[-1]
 
 
 # ---------------------------------------------------------------------- 3: raw values
@@ -292,4 +312,54 @@ METHOD_CONTRACTS: tuple[Callable[[str, Classifier], None], ...] = (
     check_memory_is_flat,
     check_resume,
     check_failures_are_rows,
+)
+
+
+# ---------------------------------------------------------------------- classifiers
+
+
+def check_logits(classifier: Classifier) -> None:
+    """Logits are (N, C), finite, one class name each, and what two calls answer is the same."""
+    images = to_pixels(list(example_images(classifier, 3)), classifier)
+    with as_found(classifier.module), torch.no_grad():
+        first, again = classifier.logits(images), classifier.logits(images)
+    assert first.shape == (3, classifier.num_classes), f"{classifier.name}: logits have the shape {tuple(first.shape)}"
+    assert len(classifier.class_names) == classifier.num_classes, f"{classifier.name}: class names do not fit"
+    assert bool(torch.isfinite(first).all()), f"{classifier.name}: logits are not finite"
+    assert torch.equal(first, again), f"{classifier.name}: two calls answer differently"
+
+
+def check_fingerprint(classifier: Classifier) -> None:
+    """The fingerprint is the same when asked twice, and another when a weight changes."""
+    before = classifier.fingerprint()
+    assert before == classifier.fingerprint(), f"{classifier.name}: the fingerprint changes by itself"
+    tensor = next((t for t in classifier.module.parameters() if t.is_floating_point()), None)
+    if tensor is not None:
+        value = tensor.data.flatten()[0].clone()
+        tensor.data.view(-1)[0] = value + 1
+        changed = classifier.fingerprint()
+        tensor.data.view(-1)[0] = value
+        assert changed != before, f"{classifier.name}: the fingerprint does not see a weight"
+        assert classifier.fingerprint() == before, f"{classifier.name}: the fingerprint does not come back"
+
+
+def check_capabilities(classifier: Classifier) -> None:
+    """What a classifier says it can do, it does; what it cannot, is refused by name."""
+    images = example_images(classifier, 2)
+    for method, needs in (("gradient", GRADIENTS), ("gradcam", LAYERS)):
+        if needs in classifier.capabilities:
+            assert len(_explain(method, classifier, images)) == 2, f"{classifier.name}: {method} gave no maps"
+            continue
+        message = ""
+        try:
+            _explain(method, classifier, images)
+        except MethodError as error:
+            message = str(error)
+        assert classifier.name in message, f"{classifier.name}: without {needs}, {method} was not refused by name"
+
+
+CLASSIFIER_CONTRACTS: tuple[Callable[[Classifier], None], ...] = (
+    check_logits,
+    check_fingerprint,
+    check_capabilities,
 )

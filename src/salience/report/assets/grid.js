@@ -125,7 +125,7 @@ function fill(row) {
   const { columns } = model();
   if (row.tiles.length === 1 && columns.length) {
     for (let c = 0; c < columns.length; c += 1) {
-      const tile = h("button", { class: "tile", type: "button", tabindex: -1, "data-column": c + 1 });
+      const tile = h("button", { class: "tile", type: "button", tabindex: -1, "data-column": c + 1, "aria-label": `${columns[c].method} map of ${data.images[row.image].id}` });
       row.tiles.push(tile);
       row.element.append(h("div", { role: "gridcell" }, tile, h("span", { class: "tile-name", "aria-hidden": "true" }, columns[c].method)));
     }
@@ -158,7 +158,7 @@ function draw(row) {
       return;
     }
     tile.title = "";
-    tile.removeAttribute("aria-label");
+    tile.setAttribute("aria-label", mapWords(image, c, map));
     tile.replaceChildren(
       ...(photo && state.view === "over" ? [h("img", { class: "under", src: photo, alt: "", decoding: "async" })] : []),
       h("img", { class: photo ? `top-${scale}` : "", src: picture, alt: mapWords(image, c, map), decoding: "async" }),

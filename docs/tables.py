@@ -1,0 +1,52 @@
+"""Write the tables of methods and models into the documentation: python docs/tables.py [--check]."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from salience.listing import method_rows, model_rows
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = ("README.md", "docs/models.md")
+
+
+def methods() -> str:
+    lines = ["| method | what it shows | signed | settings | source |", "|---|---|---|---|---|"]
+    for row in method_rows():
+        signed = "yes" if row["signed"] else ""
+        lines.append(f"| `{row['method']}` | {row['summary']} | {signed} | {row['settings']} | {row['reference']} |")
+    return "\n".join(lines)
+
+
+def models() -> str:
+    lines = ["| spec | what it loads | example |", "|---|---|---|"]
+    lines += [f"| `{row['prefix']}:` | {row['summary']} | `{row['example']}` |" for row in model_rows()]
+    return "\n".join(lines)
+
+
+def fill(text: str) -> str:
+    for name, table in (("methods", methods), ("models", models)):
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        if begin in text:
+            head, rest = text.split(begin, 1)
+            text = f"{head}{begin}{table()}\n{end}{rest.split(end, 1)[1]}"
+    return text
+
+
+def main() -> None:
+    stale = []
+    for name in FILES:
+        path = ROOT / name
+        old = path.read_text(encoding="utf-8")
+        new = fill(old)
+        if new != old:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                path.write_text(new, encoding="utf-8")
+    if stale and "--check" in sys.argv:
+        sys.exit(f"stale tables in {', '.join(stale)}: run python docs/tables.py")
+
+
+if __name__ == "__main__":
+    main()
