@@ -14,14 +14,27 @@ import torch
 from torch import Tensor
 
 from salience.engine.method import Subject, WholeMethod
+from salience.engine.passes import is_out_of_memory
 from salience.engine.random import row_key
-from salience.errors import MethodError, nearest
+from salience.errors import MethodError, SalienceError, nearest
 from salience.methods.registry import register
 
 #: classes that draw random numbers: their images are explained one by one, each under its own seed
 _DRAWS = frozenset(
-    {"GradientShap", "DeepLiftShap", "KernelShap", "Lime", "LimeBase", "ShapleyValueSampling", "ShapleyValues"}
+    {
+        "GradientShap",
+        "LayerGradientShap",
+        "DeepLiftShap",
+        "LayerDeepLiftShap",
+        "KernelShap",
+        "Lime",
+        "LimeBase",
+        "ShapleyValueSampling",
+        "ShapleyValues",
+    }
 )
+#: classes whose numbers for an image depend on the other images of the batch
+_MIXES = frozenset({"FeaturePermutation", "LayerFeaturePermutation"})
 _SKIPPED = frozenset(
     {
         "Attribution",
@@ -30,6 +43,7 @@ _SKIPPED = frozenset(
         "InternalAttribution",
         "LayerAttribution",
         "NeuronAttribution",
+        "DataLoaderAttribution",
     }
 )
 
@@ -64,6 +78,11 @@ class Captum(WholeMethod):
 
     def __post_init__(self) -> None:
         cls = self._class()
+        if self.class_name in _MIXES:
+            raise MethodError(
+                f"captum's {self.class_name} permutes pixels between the images of a batch, so that the map of an image "
+                "would depend on its neighbours. Choose FeatureAblation or ShapleyValueSampling."
+            )
         known = inspect.signature(cls.attribute).parameters
         for key, _ in self.options:
             if key not in known or key in ("inputs", "target"):
@@ -80,7 +99,7 @@ class Captum(WholeMethod):
             if inspect.isclass(cls)
             and hasattr(cls, "attribute")
             and name not in _SKIPPED
-            and not name.startswith(("Neuron", "Llm", "LLM", "NoiseTunnel", "Internal"))
+            and not name.startswith(("Neuron", "Llm", "LLM", "RemoteLLM", "NoiseTunnel", "Internal"))
         }
         if self.class_name not in classes:
             raise MethodError(
@@ -116,17 +135,26 @@ class Captum(WholeMethod):
                 options["sliding_window_shapes"] = (3, window, window)
             if isinstance(strides, int):
                 options["strides"] = (3, strides, strides)
-        if "baselines" in inspect.signature(cls.attribute).parameters and self.class_name in (
-            "GradientShap",
-            "DeepLiftShap",
-        ):
+        if self.class_name.endswith(("GradientShap", "DeepLiftShap")):
             options.setdefault("baselines", torch.zeros_like(subject.images[:1]).expand(2, -1, -1, -1))
         if self.class_name in ("KernelShap", "Lime", "ShapleyValueSampling", "FeatureAblation", "FeaturePermutation"):
             options.setdefault("feature_mask", _grid(subject.images, 8))
         return options
 
     def _map(self, explainer: Any, subject: Subject, rows: slice, options: dict[str, Any]) -> Tensor:
-        found = explainer.attribute(subject.images[rows], target=subject.target[rows], **options)
+        images = subject.images[rows].contiguous()  # parts of captum take views that other formats do not allow
+        if self.class_name.startswith("LayerDeepLift"):
+            images.requires_grad_()  # it hooks gradients, and does not ask for them
+        if "target" in inspect.signature(explainer.attribute).parameters:
+            options = {**options, "target": subject.target[rows]}
+        try:
+            found = explainer.attribute(images, **options)
+        except Exception as error:
+            if isinstance(error, SalienceError) or is_out_of_memory(error):
+                raise
+            raise MethodError(
+                f"captum's {self.class_name} does not work with this model: {type(error).__name__}: {error}"
+            ) from error
         if isinstance(found, tuple):
             found = found[0]
         if subject.layer is not None:

@@ -15,7 +15,7 @@ function openLarge(image, column) {
   if (first) large.showModal();
   showLarge().then(() => {
     const tab = byId("tabs").children[looked.column];
-    if (first && tab) tab.focus();
+    if (first && tab) tab.focus({ preventScroll: true });
   });
 }
 
@@ -31,7 +31,7 @@ function turn(step) {
 function change(step) {
   const count = model().columns.length;
   looked.column = (looked.column + step + count) % count;
-  showLarge().then(() => byId("tabs").children[looked.column].focus());
+  showLarge().then(() => byId("tabs").children[looked.column].focus({ preventScroll: true }));
 }
 
 async function showLarge() {
@@ -69,7 +69,9 @@ function showTabs() {
     }),
   );
   byId("stage").setAttribute("aria-labelledby", `tab-${column}`);
-  if (had) tabs.children[column].focus();
+  const tab = tabs.children[column];
+  if (had) tab.focus({ preventScroll: true });
+  tabs.scrollLeft = tab.offsetLeft - tabs.offsetLeft - (tabs.clientWidth - tab.offsetWidth) / 2;
 }
 
 /**
