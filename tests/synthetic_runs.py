@@ -108,6 +108,7 @@ class FakeRun:
             writer.describe(
                 images={"source": str(self.photos), "kind": "folder", "count": self.images, "limit": None},
                 models=entries,
+                labels_of=self.models[0].name,
                 settings={"target": "predicted", "output": "logit", "seed": 0, "map_dtype": "float16"},
                 command=list(self.command),
                 environment={"salience": "0.1.0", "python": "3.11"},

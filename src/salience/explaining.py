@@ -383,6 +383,7 @@ def explain_run(
         writer.set_images(_image_columns(source, jobs[0].labels))
         writer.describe(
             images={"source": location, "kind": source.kind, "count": len(source), "limit": limit},
+            labels_of=jobs[0].classifier.name,
             models={**writer.info["models"], **entries},
             settings={
                 "methods": list(methods),

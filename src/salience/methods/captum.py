@@ -181,4 +181,4 @@ def _grid(images: Tensor, cells: int) -> Tensor:
     height, width = images.shape[-2:]
     rows = torch.arange(height, device=images.device) * min(cells, height) // height
     columns = torch.arange(width, device=images.device) * min(cells, width) // width
-    return (rows[:, None] * min(cells, width) + columns[None]).expand(1, 3, height, width)
+    return (rows[:, None] * min(cells, width) + columns[None]).expand(1, 3, height, width).contiguous()

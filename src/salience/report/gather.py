@@ -204,11 +204,10 @@ def _preprocessing(info: Mapping[str, Any], columns: Sequence[Column]) -> Prepro
 def _labels(run: Run, part: Part) -> Callable[[Picture], int | None]:
     """Return a function that gives an image's true class among this model's classes, None where it has none.
 
-    The table holds indices into the classes of the first model of the last command; another list of classes is
-    matched by name.
+    The table holds indices into the classes of one model, ``labels_of``; another list of classes is matched by name.
     """
     models = run.info["models"]
-    first = next(iter(run.info.get("last") or models), part.name)
+    first = run.info.get("labels_of", part.name)
     reference = tuple(models.get(first, {}).get("classes", ()))
     if reference == tuple(part.classes):
         return lambda image: image.label
