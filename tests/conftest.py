@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,18 @@ def _define_operators() -> object | None:
 
 
 _OPERATORS = _define_operators()  # the schemas live as long as this
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what is measured here away from the user's own cache."""
+    before = os.environ.get("SALIENCE_CACHE")
+    os.environ["SALIENCE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["SALIENCE_CACHE"]
+    else:
+        os.environ["SALIENCE_CACHE"] = before
 
 
 @pytest.fixture(scope="session")

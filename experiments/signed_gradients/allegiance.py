@@ -1,4 +1,4 @@
-"""Allegiance of the gradient family: how soon does the prediction change while salient pixels are deleted?
+"""Allegiance of the gradient family: how soon the prediction changes while salient pixels are deleted.
 
     python experiments/signed_gradients/allegiance.py cifar.npz --model resnet20.toml --limit 500
 

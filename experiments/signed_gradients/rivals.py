@@ -1,4 +1,4 @@
-"""Do twenty rivals stand for all classes? Agreement of sampled and full competition.
+"""Agreement of twenty rivals with all classes: sampled against full competition.
 
     python experiments/signed_gradients/rivals.py photos/ --model salience.models.zoo:efficientnet_lite0 --limit 16
 

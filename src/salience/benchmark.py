@@ -8,7 +8,6 @@ medians are compared, because machines drift.
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import tempfile
 import time
@@ -67,7 +66,7 @@ def bench(
     *,
     limit: int | None = None,
     rounds: int = 3,
-    seconds: float = 4.0,
+    seconds: float = 3.0,
     settings: RunSettings | None = None,
     target: str = "predicted",
     told: Callable[[str], None] = lambda text: None,
@@ -124,7 +123,8 @@ def _measure(
         job = replace(job, labels=job.labels[: len(source)])
     bare: list[float] = []
     whole: list[float] = []
-    _whole_seconds(job, source, settings)
+    warm = open_images(images, limit=min(len(source), 2 * job.plan.batch))
+    _whole_seconds(replace(job, labels=job.labels[: len(warm)]), warm, settings)
     for _ in range(rounds):
         bare.append(_bare_seconds(classifier, sweep, pixels, plan, seconds / 2))
         whole.append(_whole_seconds(job, source, settings) / len(source))
@@ -173,9 +173,9 @@ def _best_plan(classifier: Classifier, sweep: Sweep, pixels: Tensor, plan: Plan)
     """Search around ``plan`` for the batch and memory format in which the bare calls are fastest."""
     if getattr(classifier, "fixed_batch", None):
         return plan
-    sizes = sorted({max(1, plan.batch // 2), plan.batch, plan.batch * 2})
-    formats: tuple[MemoryFormat, ...] = ("channels_last", "contiguous")
-    plans = [replace(plan, batch=b, memory_format=f) for b, f in itertools.product(sizes, formats)]
+    other: MemoryFormat = "contiguous" if plan.memory_format == "channels_last" else "channels_last"
+    sizes = [size for factor in (0.25, 0.5, 2, 4, 8) if 1 <= (size := int(plan.batch * factor)) <= 256]
+    plans = [plan, replace(plan, memory_format=other), *(replace(plan, batch=size) for size in sizes)]
     _bare_seconds(classifier, sweep, pixels, plan, 0.3)
     return min(plans, key=lambda p: _bare_seconds(classifier, sweep, pixels, p, 0.3))
 

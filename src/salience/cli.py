@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import sys
+import traceback
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
 
 import typer
 
-from salience.errors import SalienceError, SettingsError
+from salience.errors import SalienceError, SalienceWarning, SettingsError
 
 if TYPE_CHECKING:
     from salience.explaining import Outcome, RunSettings
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 FAILURES = 1
+UNUSABLE = 2
+BUG = 70
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -31,7 +36,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Explain image classifiers over whole datasets.",
-    epilog="Exit codes: 0 all done; 1 done, but some images or maps failed; 2 something must be mended first; "
+    epilog="Begin with 'salience demo', or see 'salience explain --help' and 'salience list methods'.\n\n"
+    "Exit codes: 0 all done; 1 done, but some images or maps failed; 2 something must be mended first; "
     "130 interrupted, the same command carries on.",
 )
 
@@ -66,16 +72,41 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def told(verb: Callable[P, None]) -> Callable[P, None]:
-    """Turn errors for people into one message and an exit code."""
+    """Turn errors for people into one message and an exit code; only a bug shows where it happened."""
 
     @wraps(verb)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            verb(*args, **kwargs)
-        except SalienceError as error:
-            _stop(str(error), error.exit_code)
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", SalienceWarning)
+            _show_warnings_as_notes()
+            try:
+                verb(*args, **kwargs)
+            except SalienceError as error:
+                _stop(str(error), error.exit_code)
+            except (typer.Exit, typer.Abort):
+                raise
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno == errno.EPIPE:  # the reader of a pipe went away
+                    raise
+                if isinstance(error, OSError) and error.strerror:
+                    place = f"{error.filename}: " if error.filename else ""
+                    _stop(f"{place}{error.strerror}.", UNUSABLE)
+                typer.echo(traceback.format_exc(), err=True, nl=False)
+                _stop("this is a bug. Please report the lines above, with what 'salience doctor' prints.", BUG)
 
     return run
+
+
+def _show_warnings_as_notes() -> None:
+    plain = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, SalienceWarning):
+            typer.echo(f"salience: note: {message}", err=True)
+        else:
+            plain(message, category, *where, **more)
+
+    warnings.showwarning = show
 
 
 def _stop(message: str, code: int) -> NoReturn:
@@ -88,26 +119,36 @@ def _split(values: list[str]) -> list[str]:
 
 
 def _load(models: list[str], device: str) -> list[Classifier]:
+    from salience.engine.allocator import keep_freed_memory
     from salience.models.loading import load_model
 
+    keep_freed_memory()
     return [load_model(spec, device=device) for spec in models]
 
 
-def _settings(batch: int | None, threads: int | None, memory_format: str | None) -> RunSettings:
+def _settings(
+    batch: int | None, threads: int | None, memory_format: str | None, unit_images: int | None = None
+) -> RunSettings:
     from salience.explaining import RunSettings
 
     if memory_format not in (None, "channels_last", "contiguous"):
         raise SettingsError(f"--memory-format is {memory_format!r}; choose channels_last or contiguous.")
-    return RunSettings(batch=batch, threads=threads, memory_format=memory_format)  # type: ignore[arg-type]
+    return RunSettings(
+        batch=batch,
+        threads=threads,
+        memory_format=memory_format,  # type: ignore[arg-type]  # checked above
+        unit_images=unit_images,
+    )
 
 
 # ---------------------------------------------------------------------- explain
 
 
 @app.command(
-    epilog="Examples:  salience explain photos/ --model card.toml --method gradient,gradcam --out runs/first   "
-    "salience explain val/labels.csv --model timm:resnet50 --method ig:steps=64 --target label --out runs/ig   "
-    "salience explain cifar.npz --model old=a.toml --model new=b.toml --method active --target all --out runs/both"
+    epilog="Examples:\n\n"
+    "salience explain photos/ --model card.toml --method gradient,gradcam --out runs/first\n\n"
+    "salience explain val/labels.csv -m timm:resnet50 --method ig:steps=64 --target label --out runs/ig\n\n"
+    "salience explain cifar.npz -m old=a.toml -m new=b.toml --method active --target all --out runs/both"
 )
 @told
 def explain(
@@ -129,21 +170,22 @@ def explain(
     memory_format: MemoryFormat = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log every event as a JSON line on stderr.")] = False,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write the page at the end.")] = True,
+    unit_images: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
     as_json: Json = False,
 ) -> None:
     """Compute maps of every image into a run directory, with a page to look at.
 
-    What the directory already holds is kept: the same command carries an interrupted run on, and more methods,
-    models or images are added to a finished one.
-    """
+    What the directory already holds is kept: the same command carries an interrupted run on, and more methods, models or images are added to a finished one.
+    """  # noqa: E501  # help shows line breaks as they are
     from salience.progress import listener
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's kill ends as Ctrl-C does
     if map_dtype not in ("float16", "float32"):
         raise SettingsError(f"--map-dtype is {map_dtype!r}; choose float16 or float32.")
     columns = _columns(column)
-    with listener(as_json=log_json) as listen:
-        try:
+    how = _settings(batch_size, threads, memory_format, unit_images)
+    try:
+        with listener(as_json=log_json) as listen:
             from salience.explaining import explain_run
 
             outcome = explain_run(
@@ -157,13 +199,13 @@ def explain(
                 limit=limit,
                 seed=seed,
                 map_dtype=map_dtype,  # type: ignore[arg-type]  # checked above
-                settings=_settings(batch_size, threads, memory_format),
+                settings=how,
                 listen=listen,
                 command=["salience", *sys.argv[1:]],
             )
-        except KeyboardInterrupt:
-            _stop(f"interrupted. Finished work is kept in {out}; run the same command again to carry on.", INTERRUPTED)
-    page = _write_page(out) if report else None
+        page = _write_page(out) if report else None
+    except KeyboardInterrupt:
+        _stop(f"interrupted. Finished work is kept in {out}; run the same command again to carry on.", INTERRUPTED)
     _summarise(outcome, page, as_json=as_json or log_json)
     if outcome.failures:
         raise typer.Exit(FAILURES)
@@ -182,9 +224,11 @@ def _columns(pairs: list[str] | None) -> dict[str, str] | None:
 
 
 def _write_page(run: Path) -> Path:
+    from salience.progress import busy
     from salience.report import write_report
 
-    return write_report(run)
+    with busy("writing the page"):
+        return write_report(run)
 
 
 def _summarise(outcome: Outcome, page: Path | None, *, as_json: bool) -> None:
@@ -200,7 +244,7 @@ def _summarise(outcome: Outcome, page: Path | None, *, as_json: bool) -> None:
 # ---------------------------------------------------------------------- report
 
 
-@app.command(epilog="Example:  salience report runs/first")
+@app.command(epilog="Example:\n\nsalience report runs/first")
 @told
 def report(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
     """Write the page of a run again, and say where it is."""
@@ -210,14 +254,14 @@ def report(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> Non
 # ---------------------------------------------------------------------- list
 
 
-@app.command("list", epilog="Examples:  salience list methods   salience list models --json")
+@app.command("list", epilog="Examples:\n\nsalience list methods\n\nsalience list models --json")
 @told
 def list_(
     what: Annotated[str, typer.Argument(help="methods or models.")],
     as_json: Json = False,
 ) -> None:
     """List the methods, with their settings, or the ways to load a model."""
-    from salience.listing import method_rows, model_rows, print_rows
+    from salience.listing import method_rows, model_rows, print_methods, print_rows
 
     tables: dict[str, Callable[[], list[dict[str, Any]]]] = {"methods": method_rows, "models": model_rows}
     if what not in tables:
@@ -225,6 +269,8 @@ def list_(
     rows = tables[what]()
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
+    elif what == "methods":
+        print_methods(rows)
     else:
         print_rows(rows)
 
@@ -233,7 +279,7 @@ def list_(
 
 
 @app.command(
-    epilog="Example:  salience bench photos/ --model card.toml --method gradient,positive,negative,contrast --json"
+    epilog="Example:\n\nsalience bench photos/ --model card.toml --method gradient,positive,negative,contrast --json"
 )
 @told
 def bench(
@@ -251,9 +297,8 @@ def bench(
 ) -> None:
     """Measure the speed of a run against the bare calls of the model: together, then each method alone.
 
-    Efficiency is the time of the forward and backward passes that the methods mathematically need, at the best batch
-    and memory format, over the time of the whole run: decoding, explaining, storing.
-    """
+    Efficiency is the time of the forward and backward passes that the methods mathematically need, at the best batch and memory format, over the time of the whole run: decoding, explaining, storing.
+    """  # noqa: E501  # help shows line breaks as they are
     from salience.benchmark import bench as measure
     from salience.listing import print_rows
 
@@ -278,10 +323,10 @@ def bench(
 # ---------------------------------------------------------------------- doctor
 
 
-@app.command()
+@app.command(epilog="Example:\n\nsalience doctor --json > doctor.json")
 @told
 def doctor(as_json: Json = False) -> None:
-    """Check the installation: versions, devices, what is installed beside, and a map with a known answer."""
+    """Check the installation: versions, devices, optional packages, and a map with a known answer."""
     from salience.listing import diagnosis, print_diagnosis
 
     found = diagnosis()
@@ -296,7 +341,7 @@ def doctor(as_json: Json = False) -> None:
 # ---------------------------------------------------------------------- demo
 
 
-@app.command()
+@app.command(epilog="Example:\n\nsalience demo --out demo")
 @told
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the photographs and the run.")] = Path("demo"),

@@ -372,7 +372,7 @@ def explain_run(
                 map_dtype=map_dtype,
                 settings=settings,
                 plan=plan,
-                unit_images=before.get("unit_images") if plan is not None else None,
+                unit_images=before.get("unit_images"),  # shards have a fixed size, on every device
             )
             if job.note:
                 notes.append(job.note)

@@ -6,9 +6,12 @@ import os
 import platform
 from dataclasses import MISSING, fields
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_BESIDE = ("captum", "timm", "torchvision", "transformers", "skimage", "sklearn")
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_OPTIONAL = ("captum", "timm", "torchvision", "transformers", "skimage", "sklearn")
 
 
 def method_rows() -> list[dict[str, Any]]:
@@ -43,20 +46,50 @@ def model_rows() -> list[dict[str, Any]]:
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
     """Print rows as a table that fits the terminal."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
-    hidden = ("details", "stochastic")
-    names = [n for n in rows[0] if n not in hidden]
+    console = _console()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in names:
+    for name in rows[0]:
         table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(row[n]) for n in names))
+        table.add_row(*(_cell(v) for v in row.values()))
     console.print(table, highlight=False, markup=False)
+
+
+def print_methods(rows: list[dict[str, Any]]) -> None:
+    """Print the methods by family: name, what it shows, settings, source."""
+    from rich.table import Table
+    from rich.text import Text
+
+    console = _console()
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    family = ""
+    for row in rows:
+        if row["family"] != family:
+            if family:
+                table.add_row()
+            family = row["family"]
+            table.add_row(Text(family, style="bold underline"))
+        traits = ["signed" if row["signed"] else "unsigned", *(["stochastic"] if row["stochastic"] else [])]
+        if row["settings"]:
+            traits.append(row["settings"].replace(", ", ":"))
+        table.add_row(Text(row["method"], style="bold"), row["summary"])
+        table.add_row("", Text(f"{', '.join(traits)}; {row['reference']}", style="dim"))
+    console.print(table, highlight=False, markup=False)
+    console.print(
+        "\nSettings follow the name: --method gradient,ig:steps=64:baseline=blur", highlight=False, markup=False
+    )
+
+
+def _console() -> Console:
+    """Return standard output, wide where it is a file or a pipe."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
 
 
 def _cell(value: Any) -> str:
@@ -82,7 +115,7 @@ def diagnosis() -> dict[str, Any]:
         "device": str(resolve_device("auto")),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "beside": {name: _beside(name) for name in _BESIDE},
+        "optional": {name: _optional(name) for name in _OPTIONAL},
     }
     found["known_answer"] = _known_answer()
     found["healthy"] = found["known_answer"] == "right"
@@ -96,7 +129,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _beside(name: str) -> str:
+def _optional(name: str) -> str:
     """Tell whether a package that is used where it is there can be imported, and what it says if not."""
     import importlib
 
@@ -105,7 +138,10 @@ def _beside(name: str) -> str:
     except ImportError:
         return "not installed"
     except Exception as error:  # a broken build raises anything at all
-        return f"installed, but broken: {type(error).__name__}: {error}".splitlines()[0]
+        from salience.models.registry import torchvision_cure
+
+        told = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+        return f"installed, but broken: {told}. {torchvision_cure(error) or ''}".rstrip()
     names = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
     return _version(names.get(name, name)) or "installed"
 
@@ -129,13 +165,12 @@ def _known_answer() -> str:
 
 def print_diagnosis(found: dict[str, Any]) -> None:
     """Print a diagnosis for people."""
-    from rich.console import Console
+    import typer
 
-    console = Console()
     for key, value in found.items():
         if isinstance(value, dict):
-            console.print(f"{key}:", highlight=False, markup=False)
+            typer.echo(f"{key}:")
             for name, text in value.items():
-                console.print(f"  {name:14} {text}", highlight=False, markup=False)
+                typer.echo(f"  {name:14} {text}")
         else:
-            console.print(f"{key:14} {value}", highlight=False, markup=False)
+            typer.echo(f"{key.replace('_', ' '):16} {_cell(value)}")

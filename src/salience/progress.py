@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _EVERY_S = 5.0
 _LISTED = 24
+_CLASSES = 9
+_FAILURES = 10
 
 
 @contextmanager
@@ -36,21 +38,32 @@ def listener(*, as_json: bool) -> Iterator[Listener]:
         yield _JsonLines()
     elif sys.stderr.isatty():
         from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bars
 
+        console = Console(stderr=True)
         bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[done]}/{task.fields[images]} images"),
-            TextColumn("{task.fields[rate]:.1f}/s"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(max(8, min(40, console.width - 60))),
+            TextColumn("{task.fields[words]}", markup=False),
+            console=console,
         )
         with bars:
             yield _Bars(bars)
     else:
         yield _Lines()
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Show on a terminal that something takes a while; nothing stays behind."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        with Console(stderr=True).status(f"{what} ..."):
+            yield
+    else:
+        yield
 
 
 class _JsonLines:
@@ -101,46 +114,73 @@ class _Lines:
 
 
 class _Bars:
-    """A bar for each model."""
+    """A bar for each model; before the first, one that says what takes so long."""
 
     def __init__(self, bars: Any) -> None:
         self._bars = bars
         self._tasks: dict[str, Any] = {}
+        self._first = bars.add_task("preparing", total=None, words="loading, and measuring how the model runs fastest")
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Started):
-            self._bars.console.print(_words(event), highlight=False)
-            self._tasks[event.model] = self._bars.add_task(
-                event.model, total=1.0, done=0, images=event.images, rate=0.0
-            )
-        elif isinstance(event, Progress):
-            self._bars.update(
-                self._tasks[event.model], completed=event.share, done=event.done, rate=event.images_per_second
-            )
+            if self._first is not None:
+                self._bars.remove_task(self._first)
+                self._first = None
+            self._say(event)
+            if event.images:
+                words = f"0/{event.images} images"
+                self._tasks[event.model] = self._bars.add_task(event.model, total=1.0, words=words)
+        elif isinstance(event, Progress) and event.model in self._tasks:
+            self._bars.update(self._tasks[event.model], completed=event.share, words=_so_far(event))
         elif isinstance(event, (Failed, PlanChanged)):
-            self._bars.console.print(_words(event), highlight=False, markup=False)
-        elif isinstance(event, Finished):
-            self._bars.update(self._tasks[event.model], completed=1.0)
+            self._say(event)
+        elif isinstance(event, Finished) and event.model in self._tasks:
+            words = f"{counted(event.computed, 'image')} in {duration(event.seconds)}, {event.images_per_second:.1f}/s"
+            self._bars.update(self._tasks[event.model], completed=1.0, words=words)
+
+    def _say(self, event: Event) -> None:
+        self._bars.console.print(_words(event), highlight=False, markup=False)
+
+
+def _so_far(event: Progress) -> str:
+    words = f"{event.done}/{event.images} images"
+    if event.done:
+        words += f", {event.images_per_second:.1f}/s"
+    return words if event.eta_s == float("inf") else f"{words}, {duration(event.eta_s)} left"
 
 
 def _words(event: Event) -> str:
     if isinstance(event, Started):
+        if not event.images:
+            return f"{event.model}: nothing left to do, {counted(event.reused, 'image')} already done"
         kept = f", {event.reused} already done" if event.reused else ""
         return (
-            f"{event.model}: {event.images} images to explain{kept}; {event.calls_per_image} model calls each, "
-            f"batches of {event.batch}, {event.memory_format}, {event.threads} threads, {event.device}"
+            f"{event.model}: {counted(event.images, 'image')} to explain{kept}; "
+            f"{counted(event.calls_per_image, 'model call')} an image, in batches of {event.batch} "
+            f"({event.memory_format}, {counted(event.threads, 'thread')}, {event.device})"
         )
     if isinstance(event, Failed):
-        what = f"{event.image_id}, {event.method}" if event.method else event.image_id
-        return f"{event.model}: failed ({event.why}): {what}: {event.message}"
+        return f"{event.model}: failed: {failure_words(event.image_id, event.method, event.message)}"
     if isinstance(event, PlanChanged):
         return f"{event.model}: memory ran out; going on with batches of {event.batch}"
-    if isinstance(event, Finished):
+    if isinstance(event, Finished) and (event.computed or event.failures):
         return (
-            f"{event.model}: {event.computed} images explained in {duration(event.seconds)} "
-            f"({event.images_per_second:.1f} a second), {event.reused} kept, {event.failures} failures"
+            f"{event.model}: {counted(event.computed, 'image')} explained in {duration(event.seconds)} "
+            f"({event.images_per_second:.1f} a second), {event.reused} already done, "
+            f"{counted(event.failures, 'failure')}"
         )
     return ""
+
+
+def counted(count: int, noun: str) -> str:
+    """Return ``1 image`` or ``2 images``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def failure_words(image_id: str, method: str | None, message: str) -> str:
+    """Return a failure in one line; the image is named once."""
+    told = message if image_id in message else f"{image_id}: {message}"
+    return f"{method}: {told}" if method else told
 
 
 def duration(seconds: float) -> str:
@@ -194,27 +234,39 @@ def summary_lines(outcome: Outcome, page: Path | None) -> list[str]:
         rows = _predictions(outcome, model)
         scores = _scores(outcome, model)
         lines.append("")
-        lines.append(f"{model} sees")
         if len(rows) <= _LISTED:
+            lines.append(f"{model} sees")
             width = max((len(r["image_id"]) for r in rows), default=0)
             for r in rows:
-                true = "" if r["label"] in (None, r["predicted"]) else f"  (it is: {classes[r['label']]})"
-                lines.append(f"  {r['image_id']:{width}}  {r['probability']:6.1%}  {classes[r['predicted']]}{true}")
+                label, seen = r["label"], short_class(classes[r["predicted"]])
+                true = "" if label in (None, r["predicted"]) else f"  (labelled {short_class(classes[label])})"
+                lines.append(f"  {r['image_id']:{width}}  {r['probability']:6.1%}  {seen}{true}")
         else:
-            top = Counter(r["predicted"] for r in rows).most_common(5)
-            lines += [f"  {n:5} images as {classes[c]}" for c, n in top]
+            every = Counter(r["predicted"] for r in rows).most_common()
+            shown = every if len(every) <= _CLASSES + 1 else every[:_CLASSES]
+            width = max(13, *(len(short_class(classes[c])) for c, _ in shown))
+            lines.append(f"{model} sees in {len(rows)} images")
+            lines += [f"  {short_class(classes[c]):{width}}  {n:6}" for c, n in shown]
+            if len(shown) < len(every):
+                others = sum(n for _, n in every[len(shown) :])
+                lines.append(f"  {'other classes':{width}}  {others:6}")
         if scores["accuracy"] is not None:
-            lines.append(f"  right on {scores['accuracy']:.1%} of {scores['labelled']} labelled images")
+            lines.append(f"  right on {scores['accuracy']:.1%} of {counted(scores['labelled'], 'labelled image')}")
     if outcome.failures:
         lines.append("")
-        lines.append(f"{outcome.failures} failures:")
-        for r in outcome.run.table("failures").to_pylist()[:10]:
-            what = f"{r['image_id']}, {r['method']}" if r["method"] else r["image_id"]
-            lines.append(f"  {what}: {r['message']}")
-        if outcome.failures > 10:
-            lines.append("  ... all of them are in the table 'failures' and on the page")
+        lines.append(f"{counted(outcome.failures, 'failure')}:")
+        for r in outcome.run.table("failures").to_pylist()[:_FAILURES]:
+            lines.append(f"  {failure_words(r['image_id'], r['method'], r['message'])}")
+        if outcome.failures > _FAILURES:
+            lines.append(f"  ... and {outcome.failures - _FAILURES} more: see the table 'failures' and the page")
     lines.append("")
     lines.append(f"run:  {outcome.run.folder}")
     if page is not None:
         lines.append(f"page: {page.absolute()}")
     return lines
+
+
+def short_class(name: str) -> str:
+    """Return a class name that fits a line: of the many synonyms of an ImageNet class the first."""
+    first = name if len(name) <= 32 else name.split(",")[0]
+    return first if len(first) <= 48 else first[:47] + "…"

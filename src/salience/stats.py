@@ -51,11 +51,13 @@ def bootstrap_mean(
     Raises
     ------
     ValueError
-        When there are no values, or one is not finite.
+        When there are no values, or one is not finite, or groups are not as many.
     """
     x = np.asarray(values, dtype=np.float64)
     if x.ndim != 1 or not len(x) or not np.isfinite(x).all():
         raise ValueError("a non-empty vector of finite values is needed")
+    if groups is not None and len(groups) != len(x):
+        raise ValueError(f"{len(x)} values have {len(groups)} groups: one for each is needed")
     if groups is None:
         sums, sizes = x, np.ones(len(x), dtype=np.float64)
     else:

@@ -47,7 +47,11 @@ def test_every_map_is_its_formula(net: str, target: str, output: str) -> None:
                 if form.endswith("true"):
                     expected = f.relu(expected)
                 torch.testing.assert_close(
-                    maps.values[i, column], expected, rtol=1e-8, atol=1e-9 * scale, msg=lambda m, form=form: f"{form}: {m}"
+                    maps.values[i, column],
+                    expected,
+                    rtol=1e-8,
+                    atol=1e-9 * scale,
+                    msg=lambda m, form=form: f"{form}: {m}",
                 )
 
 

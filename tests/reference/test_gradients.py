@@ -14,9 +14,7 @@ from salience.testing.models import linear_classifier, small_classifier
 OUTPUTS = ("logit", "prob", "logprob", "margin")
 TARGETS = ("predicted", "label", "class:2", "all")
 LABELS = (4, 0, 3)
-CONTRASTS = [
-    f"contrast:weights={w}:channels={c}" for w in ("uniform", "probability", "rivals") for c in ("sum", "max")
-]
+CONTRASTS = [f"contrast:weights={w}:channels={c}" for w in ("uniform", "probability", "rivals") for c in ("sum", "max")]
 
 
 def classes_of(target: str, logits: torch.Tensor, i: int) -> list[int]:
@@ -54,7 +52,11 @@ def test_every_map_is_its_formula(target: str, output: str) -> None:
                     expected = f.contrast_map(weights, rule, slopes, z, t)
                 scale = float(slopes[t].abs().max())
                 torch.testing.assert_close(
-                    maps.values[i, column], expected, rtol=1e-9, atol=1e-9 * scale, msg=lambda m, form=form: f"{form}: {m}"
+                    maps.values[i, column],
+                    expected,
+                    rtol=1e-9,
+                    atol=1e-9 * scale,
+                    msg=lambda m, form=form: f"{form}: {m}",
                 )
 
 

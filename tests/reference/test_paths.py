@@ -24,7 +24,8 @@ def start_of(name: str, image: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("output", ["logit", "prob", "logprob", "margin"])
 @pytest.mark.parametrize(
-    ("baseline", "steps"), [("black", 5), ("grey", 4), ("white", 4), ("blur", 4), ("black+white", 6), ("blur+grey+black", 6)]
+    ("baseline", "steps"),
+    [("black", 5), ("grey", 4), ("white", 4), ("blur", 4), ("black+white", 6), ("blur+grey+black", 6)],
 )
 def test_integrated_gradients(baseline: str, steps: int, output: str) -> None:
     classifier = small_classifier(dtype=torch.float64)
@@ -41,14 +42,14 @@ def test_integrated_gradients(baseline: str, steps: int, output: str) -> None:
         ends = []
         for name in parts:
             b = start_of(name, image)
-            ends.append(float(f.scalar(output, f.logits(classifier, b), t)))
+            ends.append(float(f.scalar(output, f.logits(classifier, b).detach(), t)))
             for k in range(each):
                 s = (k + 0.5) / each  # midpoints
                 total += ((image - b) * f.gradient(classifier, b + s * (image - b), t, output)).sum(0)
         expected = total / steps
         scale = float(expected.abs().max())
         torch.testing.assert_close(maps.values[i, 0], expected, rtol=1e-9, atol=1e-9 * scale)
-        change = float(f.scalar(output, f.logits(classifier, image), t)) - np.mean(ends)
+        change = float(f.scalar(output, f.logits(classifier, image).detach(), t)) - np.mean(ends)
         assert float(maps.diagnostics["output_change"][i, 0]) == pytest.approx(change, rel=1e-9, abs=1e-12)
         gap = float(expected.sum()) - change
         assert float(maps.diagnostics["completeness_gap"][i, 0]) == pytest.approx(gap, rel=1e-6, abs=1e-12)
@@ -83,7 +84,9 @@ def test_gap_reaches_the_user() -> None:
 
 
 @pytest.mark.parametrize("target", ["predicted", "all"])
-@pytest.mark.parametrize("form", ["", ":channels=sum", ":channels=signed", ":squared=true", ":squared=true:channels=sum"])
+@pytest.mark.parametrize(
+    "form", ["", ":channels=sum", ":channels=signed", ":squared=true", ":squared=true:channels=sum"]
+)
 def test_smoothgrad_with_the_same_noise(form: str, target: str) -> None:
     classifier = small_classifier(dtype=torch.float64)
     images = f.pixels(3, SIZE) * 0.8

@@ -85,7 +85,9 @@ def test_derivative_keeps_its_digits_where_the_model_is_sure(output: str, logits
                     true = mpmath.fsum(terms)
                     # what one-hot weights ask for has no cancellation of its own; sums of several classes may
                     plain = sum(abs(v) for v in w) == 1
-                    near = abs(true) * mpmath.mpf("1e-12") if plain else max(abs(t) for t in terms) * mpmath.mpf("1e-12")
+                    near = (
+                        abs(true) * mpmath.mpf("1e-12") if plain else max(abs(t) for t in terms) * mpmath.mpf("1e-12")
+                    )
                     assert abs(mpmath.mpf(float(found[i, k])) - true) <= near + mpmath.mpf("1e-300"), (output, i, k)
 
 

@@ -247,7 +247,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _forward(classifier: Classifier, inputs: Tensor) -> Tensor:
+def call_model(classifier: Classifier, inputs: Tensor) -> Tensor:
     """Call the model; what it raises becomes a message that names it."""
     try:
         return classifier.logits(inputs)
@@ -275,7 +275,7 @@ def forward(classifier: Classifier, inputs: Tensor, plan: Plan) -> Tensor:
         for at in range(0, len(inputs), plan.batch):
             rows = inputs[at : at + plan.batch]
             full = pad(rows, plan.batch).contiguous(memory_format=plan.torch_format)
-            parts.append(_forward(classifier, full)[: len(rows)])
+            parts.append(call_model(classifier, full)[: len(rows)])
     return torch.cat(parts)
 
 
@@ -301,7 +301,7 @@ def look(
             for want in dict.fromkeys(w for w in wants if isinstance(w, Activation))
         }
         with torch.set_grad_enabled(bool(wants)):
-            logits = _forward(classifier, inputs if leaf is None else leaf)
+            logits = call_model(classifier, inputs if leaf is None else leaf)
     state = Look(classifier, output, inputs, logits, held, leaf, seed, rows, calls)
     for want in wants:
         if isinstance(want, Rivals):

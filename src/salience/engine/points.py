@@ -90,6 +90,9 @@ class Path(Points):
     baselines: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        for name in self.baselines:
+            if name not in (*CONSTANTS, "blur"):
+                raise _unknown(name)
         if not self.baselines or self.steps < len(self.baselines) or self.steps % len(self.baselines):
             raise MethodError(
                 f"steps is {self.steps} with {len(self.baselines)} baselines: a multiple of their number is needed."
@@ -129,7 +132,11 @@ def baseline(name: str, images: Tensor) -> Tensor:
         return images.new_full((1, 1, 1, 1), CONSTANTS[name])
     if name == "blur":
         return gaussian_blur(images, min(images.shape[-2:]) / 8)
-    raise MethodError(f"Baseline {name!r} is unknown; choose of black, grey, white, blur, or several joined by '+'.")
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> MethodError:
+    return MethodError(f"Baseline {name!r} is unknown; choose of black, grey, white, blur, or several joined by '+'.")
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:

@@ -22,8 +22,8 @@ from torch import Tensor
 from salience.data.base import ImageRef, ImageSource
 from salience.data.decode import LoadedImage, load
 from salience.engine.events import Committed, Failed, Finished, Listener, PlanChanged, Progress, Started, ignore
-from salience.engine.method import Method
-from salience.engine.passes import Calls
+from salience.engine.method import Method, PointMethod, Rivals
+from salience.engine.passes import Calls, rival_count
 from salience.engine.plan import Plan
 from salience.engine.scalars import Output
 from salience.engine.sweep import Batch, BatchResult, OutOfMemory, Sweep
@@ -32,7 +32,7 @@ from salience.engine.tune import running
 from salience.errors import ImagesError
 from salience.models.classifier import Classifier
 from salience.store.maps import Failure
-from salience.store.unit import FailureRow, ImageResult, Known, MapRows, Recipe, Sink, UnitResult
+from salience.store.unit import Content, FailureRow, ImageResult, Known, MapRows, Recipe, Sink, UnitResult
 
 Array = npt.NDArray[Any]
 
@@ -87,8 +87,7 @@ def make_recipes(
             "layer": layers.get(item.label),
             "target": str(request.target),
             "output": request.output,
-            # Rivals are drawn too, so the seed counts wherever something may be drawn.
-            "seed": request.seed if traits.stochastic or "rivals" in item.method.settings() else None,
+            "seed": request.seed if traits.stochastic or _draws_rivals(item.method, classifier.num_classes) else None,
             "map_dtype": map_dtype,
         }
         identity = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
@@ -106,6 +105,11 @@ def make_recipes(
             Recipe(item.label, classifier.name, identity, description, request.target.count(classifier.num_classes))
         )
     return recipes
+
+
+def _draws_rivals(method: Method, classes: int) -> bool:
+    wants = method.wants if isinstance(method, PointMethod) else ()
+    return any(isinstance(w, Rivals) and rival_count(w, classes) is not None for w in wants)
 
 
 def result_key(content: str, label: int | None) -> str:
@@ -169,7 +173,8 @@ class Runner:
                     calls.forward + calls.backward,
                 )
             )
-            with _Loader(self.source, self.classifier.preprocessing, self._decoders()) as loader:
+            self._stamps: dict[int, tuple[int, int]] = {}
+            with _Loader(self.source, self.classifier.preprocessing, self._decoders(), self._stamps) as loader:
                 decode = loader.between if self.classifier.device.type == "cpu" else loader.ahead
                 stream = decode([ref for refs, _ in work for ref in refs], self.plan.batch)
                 for refs, members in work:
@@ -280,6 +285,7 @@ class Runner:
             if isinstance(loaded, ImagesError):
                 self._fail(unit, ref.image_id, "unreadable", str(loaded), self._image_key(ref, None))
             elif self.request.target.kind == "label" and self.labels[ref.index] is None:
+                unit.unanswered.append(self._content_of(ref, loaded))
                 self._fail(
                     unit,
                     ref.image_id,
@@ -310,32 +316,31 @@ class Runner:
         try:
             result = sweep.run(batch)
         except OutOfMemory as error:
-            for ref, image in ready:
-                message = f"There is no memory for a batch of one image: {error}"
-                self._fail(unit, ref.image_id, "memory", message, self._image_key(ref, image.content_hash))
+            if len(ready) > 1:  # find out which of them it was
+                for single in ready:
+                    self._explain(unit, [single], members, sweep)
+                return
+            ((ref, image),) = ready
+            self._stamps.pop(ref.index, None)
+            message = f"There is no memory for a batch of one image: {error}"
+            self._fail(unit, ref.image_id, "memory", message, self._image_key(ref, image.content_hash))
             return
-        if sweep.plan != planned:
-            self.listen(PlanChanged(self.classifier.name, sweep.plan.batch))
+        finally:
+            if sweep.plan != planned:
+                self.listen(PlanChanged(self.classifier.name, sweep.plan.batch))
         host = _Host(result)
         usable = np.isfinite(host.logits).all(axis=1)
         kept = [row for row in range(len(ready)) if usable[row]]
         for row, (ref, image) in enumerate(ready):
+            content = self._content_of(ref, image)
             if usable[row]:
-                size, changed = self.source.stamp(ref)
                 unit.images.append(
                     ImageResult(
-                        ref.image_id,
-                        image.content_hash,
-                        size,
-                        changed,
-                        image.width,
-                        image.height,
-                        host.logits[row],
-                        host.targets[row],
-                        host.scores[row],
+                        **vars(content), logits=host.logits[row], targets=host.targets[row], scores=host.scores[row]
                     )
                 )
             else:
+                unit.unanswered.append(content)
                 message = "The model's output for this image is not finite (NaN or infinite)."
                 self._fail(unit, ref.image_id, "model", message, self._image_key(ref, image.content_hash))
         names = [(ref.image_id, result_key(image.content_hash, self._label(ref))) for ref, image in ready]
@@ -343,6 +348,10 @@ class Runner:
             self._collect(unit, self.recipes[place], self._pack(maps.values), diagnostics, names, kept, host)
         self._done += len(ready)
         self._tell()
+
+    def _content_of(self, ref: ImageRef, image: LoadedImage) -> Content:
+        size, changed = self._stamps.pop(ref.index)
+        return Content(ref.image_id, image.content_hash, size, changed, image.width, image.height)
 
     def _collect(
         self,
@@ -442,8 +451,11 @@ def choose_unit_images(plan: Plan, map_bytes: int, calls: Calls) -> int:
 class _Loader:
     """Decodes ahead in threads, in order, never more than ``ahead`` images at a time."""
 
-    def __init__(self, source: ImageSource, preprocessing: Any, workers: int) -> None:
+    def __init__(
+        self, source: ImageSource, preprocessing: Any, workers: int, stamps: dict[int, tuple[int, int]]
+    ) -> None:
         self._source = source
+        self._stamps = stamps
         self._preprocessing = preprocessing
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
@@ -456,11 +468,14 @@ class _Loader:
 
     def _load(self, ref: ImageRef) -> LoadedImage | ImagesError:
         try:
-            return load(self._source, ref, self._preprocessing)
+            stamp = self._source.stamp(ref)  # before reading: an image that changes meanwhile is then noticed next time
+            image = load(self._source, ref, self._preprocessing)
         except ImagesError as error:
             return error
         except Exception as error:  # a decoder's own surprise belongs to its image, not to the run
             return ImagesError(f"{ref.image_id} cannot be read: {type(error).__name__}: {error}")
+        self._stamps[ref.index] = stamp
+        return image
 
     def _load_some(self, refs: Sequence[ImageRef]) -> list[tuple[ImageRef, LoadedImage | ImagesError]]:
         return [(ref, self._load(ref)) for ref in refs]

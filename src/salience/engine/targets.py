@@ -46,8 +46,8 @@ def parse_target(text: str | int, class_names: Sequence[str]) -> Target:
     SettingsError
         When the word or the class is unknown.
     """
-    if isinstance(text, int):
-        text = f"class:{text}"
+    if not isinstance(text, str):
+        text = f"class:{int(text)}"  # NumPy's integers too
     if text == "predicted":
         return Target("predicted")
     if text == "label":
@@ -59,7 +59,7 @@ def parse_target(text: str | int, class_names: Sequence[str]) -> Target:
         raise SettingsError(
             f"Target {text!r} is unknown; choose 'predicted', 'label', 'all' or 'class:K' with a class number or name."
         )
-    if name.isdigit():
+    if name.isdecimal():
         index = int(name)
         if index >= len(class_names):
             raise SettingsError(f"Target {text!r}: the model has the classes 0 to {len(class_names) - 1}.")

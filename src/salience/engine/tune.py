@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from salience.engine.passes import call_model, is_out_of_memory
 from salience.engine.plan import MemoryFormat, Plan
+from salience.errors import ModelError
 from salience.models.classifier import GRADIENTS, Classifier, as_found
 
-_CACHE_VERSION = 3
+_CACHE_VERSION = 4
 _MAX_BATCH = {"cpu": 256, "cuda": 512, "mps": 256}
 
 
@@ -31,7 +33,7 @@ def make_plan(
     batch: int | None = None,
     memory_format: MemoryFormat | None = None,
     threads: int | None = None,
-    budget_s: float = 2.0,
+    budget_s: float = 3.0,
     remember: bool = True,
 ) -> Plan:
     """Return the plan for ``classifier``: what is given by hand is kept, the rest is measured or remembered.
@@ -64,13 +66,19 @@ def _exact(classifier: Classifier, plan: Plan, *, movable: bool) -> Plan:
     for size in sizes:
         for attention in ("fused", "math"):
             trial = replace(plan, batch=size, attention=attention)
-            if rows_are_independent(classifier, trial):
+            try:
+                independent = rows_are_independent(classifier, trial)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                break  # a smaller batch may fit
+            if independent:
                 return trial
     return replace(plan, exact=False)
 
 
 def rows_are_independent(classifier: Classifier, plan: Plan) -> bool:
-    """Tell whether a row's logits and gradient are the same bytes at every place in the batch.
+    """Tell whether a row's logits and gradient are the same bytes at every place in the batch, beside any others.
 
     Forward passes are tried with and without a graph: kernels may differ.
     """
@@ -78,15 +86,19 @@ def rows_are_independent(classifier: Classifier, plan: Plan) -> bool:
         return True
     pixels = _probe(classifier, plan)
     order = torch.arange(plan.batch, device=pixels.device)
+    with_others = pixels.flip(0)
+    with_others[::2] = 1 - with_others[::2]
+    trials = ((pixels.roll(1, 0), order.roll(1), slice(None)), (with_others, order.flip(0), slice(1, None, 2)))
     with running(classifier, plan):
         for gradients in (False, True):
             logits, slope = _call(classifier, pixels, gradients)
-            for moved in (order.roll(1), order.flip(0)):
-                rows = pixels[moved].contiguous(memory_format=plan.torch_format)
-                other, other_slope = _call(classifier, rows, gradients)
-                if not torch.equal(other, logits[moved]):
+            for rows, moved, same in trials:
+                other, other_slope = _call(classifier, rows.contiguous(memory_format=plan.torch_format), gradients)
+                if not torch.equal(other[same], logits[moved][same]):
                     return False
-                if slope is not None and other_slope is not None and not torch.equal(other_slope, slope[moved]):
+                if slope is None or other_slope is None:
+                    continue
+                if not torch.equal(other_slope[same], slope[moved][same]):
                     return False
     return True
 
@@ -103,7 +115,7 @@ def _call(classifier: Classifier, pixels: Tensor, gradients: bool) -> tuple[Tens
     gradients = gradients and GRADIENTS in classifier.capabilities
     with torch.set_grad_enabled(gradients):
         leaf = pixels.detach().requires_grad_(gradients)
-        logits = classifier.logits(leaf)
+        logits = call_model(classifier, leaf)
         slope = torch.autograd.grad(logits[:, 0].sum(), leaf)[0] if gradients else None
     return logits.detach(), slope
 
@@ -125,7 +137,16 @@ def _measure(
     def cost(plan: Plan) -> float:
         return seconds_per_row(classifier, plan, gradients)
 
-    cost(Plan(start, formats[0], count, device))  # the first calls of a process are slow: they do not count
+    while True:
+        try:
+            cost(Plan(start, formats[0], count, device))  # the first calls of a process are slow: they do not count
+            break
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if start == 1:  # the images then fail one by one, as rows
+                return Plan(1, formats[0], count, device)
+            start = batch = start // 2
     best = min((Plan(start, f, count, device) for f in formats), key=cost)
     if batch is None:
         best = _climb(best, cost, deadline, _MAX_BATCH.get(classifier.device.type, 256))
@@ -147,7 +168,7 @@ def _climb(best: Plan, cost: Callable[[Plan], float], deadline: float, largest: 
             trial = Plan(size, best.memory_format, best.threads, best.device)
             try:
                 seconds = cost(trial)
-            except (RuntimeError, MemoryError):  # too large for the memory
+            except (RuntimeError, MemoryError, ModelError):  # too large for the memory, or for the model
                 break
             if seconds < value * 0.97:
                 best, value, misses = trial, seconds, 0
@@ -156,18 +177,23 @@ def _climb(best: Plan, cost: Callable[[Plan], float], deadline: float, largest: 
     return best
 
 
-def seconds_per_row(classifier: Classifier, plan: Plan, gradients: bool, repeats: int = 2) -> float:
-    """Time the bare model: one forward pass, and one backward pass to the pixels where ``gradients``; best of some."""
+def seconds_per_row(classifier: Classifier, plan: Plan, gradients: bool, at_least_s: float = 0.15) -> float:
+    """Time the bare model: one forward pass, and one backward pass to the pixels where ``gradients``.
+
+    The fastest of at least two calls, and of as many as fit into ``at_least_s``: small models are timed often,
+    because a single short call tells more about the machine's other work than about the model.
+    """
     pixels = _probe(classifier, plan)
-    best = float("inf")
+    best, spent, calls = float("inf"), 0.0, 0
     with running(classifier, plan):
-        for attempt in range(repeats + 1):
+        _call(classifier, pixels, gradients)
+        while calls < 2 or spent < at_least_s:
             _wait(classifier)
             begin = time.perf_counter()
             _call(classifier, pixels, gradients)
             _wait(classifier)
-            if attempt:
-                best = min(best, time.perf_counter() - begin)
+            seconds = time.perf_counter() - begin
+            best, spent, calls = min(best, seconds), spent + seconds, calls + 1
     return best / plan.batch
 
 

@@ -80,8 +80,8 @@ class Captum(WholeMethod):
         cls = self._class()
         if self.class_name in _MIXES:
             raise MethodError(
-                f"captum's {self.class_name} permutes pixels between the images of a batch, so that the map of an image "
-                "would depend on its neighbours. Choose FeatureAblation or ShapleyValueSampling."
+                f"captum's {self.class_name} permutes pixels between the images of a batch: the map of an image would "
+                "depend on its neighbours. Choose FeatureAblation or ShapleyValueSampling."
             )
         known = inspect.signature(cls.attribute).parameters
         for key, _ in self.options:

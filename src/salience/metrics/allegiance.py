@@ -123,7 +123,7 @@ def allegiance(
     SettingsError
         When percentages, fill or rule make no sense.
     """
-    if list(percentages) != sorted(set(percentages)) or percentages[0] != 0 or percentages[-1] > 100:
+    if list(percentages) != sorted({0, *percentages}) or percentages[-1] > 100:
         raise SettingsError(f"percentages are {percentages}; ascending numbers from 0 to at most 100 are needed.")
     if fill not in ("black", "white", "mean", "blur"):
         raise SettingsError(f"fill is {fill!r}; choose black, white, mean or blur.")

@@ -49,6 +49,16 @@ def read_info(folder: Path) -> dict[str, Any]:
     return info
 
 
+def _numbered(rows: pa.Table, keys: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Give rows with equal ``keys`` (null is a value too) an equal number from 0 on."""
+    code = np.zeros(len(rows), dtype=np.int64)
+    for key in keys:
+        column = rows[key].combine_chunks().dictionary_encode()
+        index = column.indices.fill_null(len(column.dictionary)).to_numpy()
+        code = np.unique(code * (len(column.dictionary) + 1) + index, return_inverse=True)[1]
+    return code
+
+
 class Run:
     """A run directory: tables, maps and how they were made."""
 
@@ -134,33 +144,65 @@ class Run:
         if "recipe" in rows.column_names and name != "failures":
             rows = rows.filter(pc.is_in(rows["recipe"], pa.array(self.info["current"], pa.string())))
         rows = rows.filter(pc.is_in(rows["image_id"], self.images["image_id"].combine_chunks()))
-        keys = list(NAMES[name])
+        if name == "predictions":
+            rows = rows.filter(pa.array(self._of_these_weights(rows), pa.bool_()))
         if len(rows):
-            position = pa.array(np.arange(len(rows)))
-            last = rows.select(keys).append_column("_at", position).group_by(keys).aggregate([("_at", "max")])
-            rows = rows.take(np.sort(last["_at_max"].to_numpy()))
-        if name == "failures" and len(rows):
+            group = _numbered(rows, NAMES[name])
+            unit = rows["unit"].to_numpy()
+            last = np.zeros(group.max() + 1, dtype=np.int64)
+            np.maximum.at(last, group, unit)
+            rows = rows.filter(pa.array(unit == last[group]))
+        if name == "failures":
             rows = rows.take(pa.array(self._still_failed(rows), pa.int64()))
+        elif name != "contents":
+            rows = rows.filter(pa.array(self._of_these_contents(rows), pa.bool_()))
         order = pc.index_in(rows["image_id"], self.images["image_id"].combine_chunks()).to_numpy()
         second = rows["target"].to_numpy() if "target" in rows.column_names else np.zeros(len(rows))
         return rows.take(np.lexsort((second, order))).drop_columns(["unit"])
 
+    def _of_these_weights(self, rows: pa.Table) -> list[bool]:
+        """Tell which predictions were made with the weights that each model has now."""
+        now = {name: f"{model.get('fingerprint', '')}:" for name, model in self.info["models"].items()}
+        keys, models = rows["key"].to_pylist(), rows["model"].to_pylist()
+        return [k.startswith((now.get(m, ":"), ":")) for k, m in zip(keys, models, strict=True)]
+
+    def _of_these_contents(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
+        """Tell which rows were made of what their images are now, as far as this run has seen."""
+        contents = self.parts("contents").select(["image_id", "content_hash", "unit"]).to_pylist()
+        then = {(r["image_id"], r["unit"]): r["content_hash"] for r in contents}
+        now = {r["image_id"]: r["content_hash"] for r in contents}
+        broken = {r["image_id"] for r in self.table("failures").to_pylist() if r["kind"] == "unreadable"}
+        kept = np.ones(len(rows), dtype=np.bool_)
+        if not broken and all(now[r["image_id"]] == r["content_hash"] for r in contents):
+            return kept
+        for i, key in enumerate(zip(rows["image_id"].to_pylist(), rows["unit"].to_pylist(), strict=True)):
+            kept[i] = key[0] not in broken and then.get(key) == now.get(key[0])
+        return kept
+
     def _still_failed(self, rows: pa.Table) -> list[int]:
         """Return the failures that no later result has made good."""
-        done = {
-            (r["recipe"], r["image_id"]): r["unit"]
-            for r in self.parts("maps").select(["recipe", "image_id", "unit"]).to_pylist()
-        }
-        read = {r["image_id"]: r["unit"] for r in self.parts("contents").select(["image_id", "unit"]).to_pylist()}
+
+        def latest(name: str, *keys: str) -> dict[tuple[str, ...], int]:
+            parts = self.parts(name).select([*keys, "unit"]).to_pylist()
+            return {tuple(r[k] for k in keys): r["unit"] for r in parts}
+
+        if not len(rows):
+            return []
+        mapped = latest("maps", "recipe", "image_id")
+        answered = latest("predictions", "model", "image_id")
+        read = latest("contents", "image_id")
+        by_label = self.info.get("settings", {}).get("target", "label") == "label"
         kept = []
         for i, row in enumerate(rows.to_pylist()):
             if row["recipe"] is not None:
-                if (
-                    row["recipe"] in self.info["current"]
-                    and done.get((row["recipe"], row["image_id"]), -1) <= row["unit"]
-                ):
-                    kept.append(i)
-            elif row["kind"] != "unreadable" or read.get(row["image_id"], -1) <= row["unit"]:
+                later = mapped.get((row["recipe"], row["image_id"]), -1)
+                counts = row["recipe"] in self.info["current"]
+            elif row["kind"] == "unreadable":
+                later, counts = read.get((row["image_id"],), -1), True
+            else:
+                later = answered.get((row["model"], row["image_id"]), -1)
+                counts = row["kind"] != "label" or by_label
+            if counts and later <= row["unit"]:
                 kept.append(i)
         return kept
 
@@ -187,14 +229,13 @@ class Run:
             rows = rows.filter(pc.is_in(rows["image_id"], pa.array(list(images), pa.string())))
         where = rows["row"].to_numpy()
         array = self.folder / "maps" / recipe_id
-        grid = tuple(recipe["grid"])
+        info = self.info["models"][recipe["model"]]
         values = (
             MapArray(array).read(where) * rows["scale"].to_numpy()[:, None, None]
             if len(where)
-            else np.zeros((0, *grid), dtype=np.float32)
+            else np.zeros((0, *recipe.get("grid", info["preprocessing"]["size"])), dtype=np.float32)
         )
         ids = tuple(rows["image_id"].to_pylist())
-        info = self.info["models"][recipe["model"]]
         return Maps(
             values=values.astype(np.float32, copy=False),
             image_ids=ids,

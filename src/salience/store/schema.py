@@ -39,7 +39,7 @@ PARTS: dict[str, pa.Schema] = {
         ("predicted", _I32, "class with the largest logit"),
         ("probability", _F32, "softmax probability of the predicted class, 0 to 1"),
         ("logits", pa.list_(_F32), "all logits"),
-        ("key", _S, "hash of model and image content"),
+        ("key", _S, "hashes of the weights and of the image's content"),
     ),
     "maps": _schema(
         ("recipe", _S, "which array: see 'recipes' in run.json"),
@@ -48,7 +48,7 @@ PARTS: dict[str, pa.Schema] = {
         ("row", _I64, "index into the first axis of the array"),
         ("scale", _F32, "the map is the stored array times this"),
         ("score", _F32, "value of the explained scalar at the clean image"),
-        ("key", _S, "hash of recipe, image content and target"),
+        ("key", _S, "hash of the image's content, and the label where that is the target"),
     ),
     "diagnostics": _schema(
         ("recipe", _S, "which array: see 'recipes' in run.json"),
@@ -68,13 +68,13 @@ PARTS: dict[str, pa.Schema] = {
     ),
 }
 
-#: which columns name a row; of several rows of one name the one of the last unit holds
+#: which columns name a result; of the rows of one name those of the last unit hold
 NAMES: dict[str, tuple[str, ...]] = {
     "contents": ("image_id",),
     "predictions": ("image_id", "model"),
-    "maps": ("recipe", "image_id", "target"),
-    "diagnostics": ("recipe", "image_id", "target", "name"),
-    "failures": ("image_id", "model", "method"),
+    "maps": ("recipe", "image_id"),
+    "diagnostics": ("recipe", "image_id"),
+    "failures": ("image_id", "model", "method", "recipe"),
 }
 
 

@@ -111,20 +111,19 @@ class MapArray:
             path = self.path(int(shard))
             where = np.flatnonzero(shards == shard)
             tail = self.per_shard * 16
+            cure = f"Delete units/{int(shard):06d}.json of the run and run the command again to compute them."
             try:
                 raw = np.memmap(path, dtype=np.uint8, mode="r")
                 index_bytes = raw[-tail - 4 : -4].tobytes()
                 (checksum,) = struct.unpack("<I", raw[-4:].tobytes())
             except (OSError, ValueError, struct.error) as error:
-                raise RunError(
-                    f"The maps in {path} cannot be read: {error}. Run the command again to compute them."
-                ) from error
+                raise RunError(f"The maps in {path} cannot be read: {error}. {cure}") from error
             if len(index_bytes) != tail or google_crc32c.value(index_bytes) != checksum:
-                raise RunError(f"The maps in {path} are damaged. Delete the unit's record and run the command again.")
+                raise RunError(f"The maps in {path} are damaged. {cure}")
             index = np.frombuffer(index_bytes, dtype="<u8").reshape(-1, 2)
             for i in where:
                 offset, length = (int(v) for v in index[int(rows[i]) - int(shard) * self.per_shard])
                 if length != size or offset + length > len(raw):
-                    raise RunError(f"The map at row {int(rows[i])} of {self.folder} is missing.")
+                    raise RunError(f"The map at row {int(rows[i])} of {self.folder} is missing. {cure}")
                 out[i] = raw[offset : offset + length].view(self.dtype).reshape(self.grid)
         return out

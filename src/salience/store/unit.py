@@ -33,8 +33,8 @@ class Recipe:
 
 
 @dataclass
-class ImageResult:
-    """One image through one model: prediction, targets, and rows of maps by recipe."""
+class Content:
+    """What an image's file or array was when it was read."""
 
     image_id: str
     content_hash: str
@@ -42,6 +42,12 @@ class ImageResult:
     mtime_ns: int
     width: int
     height: int
+
+
+@dataclass
+class ImageResult(Content):
+    """One image through one model: its content, logits, targets and scores."""
+
     logits: npt.NDArray[np.float32]
     targets: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
@@ -76,6 +82,8 @@ class UnitResult:
     images: list[ImageResult] = field(default_factory=list)
     maps: dict[str, MapRows] = field(default_factory=dict)
     failures: list[FailureRow] = field(default_factory=list)
+    unanswered: list[Content] = field(default_factory=list)
+    """Images that were read, but that the model has no usable answer for."""
     seconds: float = 0.0
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from salience.errors import RunError
 from salience.store.files import write_json, write_table
 from salience.store.run import Run, read_info
-from salience.store.schema import FORMAT, IMAGES, VERSION, table
+from salience.store.schema import FORMAT, IMAGES, PARTS, VERSION, table
 from salience.store.shards import MapArray
 from salience.store.unit import Known, Recipe, UnitResult
 
@@ -137,8 +137,11 @@ class RunWriter:
         if not (self.folder / "run.json").exists():
             return Known()
         run = Run(self.folder)
+        unreadable = {r["image_id"]: r["unit"] for r in run.parts("failures").to_pylist() if r["kind"] == "unreadable"}
         contents = {
-            r["image_id"]: (r["content_hash"], r["bytes"], r["mtime_ns"]) for r in run.parts("contents").to_pylist()
+            r["image_id"]: (r["content_hash"], r["bytes"], r["mtime_ns"])
+            for r in run.parts("contents").to_pylist()
+            if r["unit"] > unreadable.get(r["image_id"], -1)  # an image that was broken since is looked at again
         }
         done = {(r["recipe"], r["image_id"]): r["key"] for r in run.parts("maps").to_pylist()}
         failed = {
@@ -180,12 +183,7 @@ class RunWriter:
                     diagnostics[column].append(value)
         tables: dict[str, dict[str, list[Any]]] = {
             "contents": {
-                "image_id": [i.image_id for i in unit.images],
-                "content_hash": [i.content_hash for i in unit.images],
-                "bytes": [i.bytes for i in unit.images],
-                "mtime_ns": [i.mtime_ns for i in unit.images],
-                "width": [i.width for i in unit.images],
-                "height": [i.height for i in unit.images],
+                name: [getattr(i, name) for i in (*unit.images, *unit.unanswered)] for name in PARTS["contents"].names
             },
             "predictions": self._predictions(unit),
             "maps": maps,
@@ -224,6 +222,7 @@ class RunWriter:
             return {c: [] for c in ("image_id", "model", "predicted", "probability", "logits", "key")}
         logits = np.stack([i.logits for i in unit.images]).astype(np.float64)
         best = logits.argmax(axis=1)
+        weights = next((self.info["recipes"][r].get("weights", "") for r in unit.maps), "")
         tops = 1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
         return {
             "image_id": [i.image_id for i in unit.images],
@@ -231,7 +230,7 @@ class RunWriter:
             "predicted": best,
             "probability": tops.astype(np.float32),
             "logits": [i.logits for i in unit.images],
-            "key": [i.content_hash for i in unit.images],
+            "key": [f"{weights}:{i.content_hash}" for i in unit.images],
         }
 
     def _array(self, recipe: str, grid: tuple[int, ...]) -> MapArray:

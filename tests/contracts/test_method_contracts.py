@@ -33,8 +33,6 @@ def classifier(request: pytest.FixtureRequest) -> Classifier:
 def test_contract(method: str, check, classifier: Classifier) -> None:
     if method.startswith("captum:"):
         pytest.importorskip("captum")
-        if "inplace" in repr(classifier.module) and "DeepLift" in method:
-            pytest.skip("captum's DeepLift refuses in-place activations by name, see test_captum")
     check(method, classifier)
 
 
