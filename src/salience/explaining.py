@@ -25,7 +25,7 @@ from salience.engine.scalars import check_output
 from salience.engine.sweep import Sweep
 from salience.engine.targets import parse_target
 from salience.engine.tune import make_plan
-from salience.errors import MethodError, SettingsError
+from salience.errors import MethodError, SalienceError, SettingsError
 from salience.methods.registry import parse_method
 from salience.models.classifier import Classifier
 from salience.models.layers import find_layer
@@ -147,7 +147,10 @@ def _layers(classifier: Classifier, chosen: Sequence[Labelled]) -> dict[str, tup
             found[item.label] = None
             continue
         if wanted not in known:
-            layer = find_layer(classifier, wanted)
+            try:
+                layer = find_layer(classifier, wanted)
+            except SalienceError as error:
+                raise type(error)(f"Method {item.label!r}: {error}") from error
             known[wanted] = (layer.name, layer.grid)
         found[item.label] = known[wanted]
     return found

@@ -94,8 +94,9 @@ class Path(Points):
             if name not in (*CONSTANTS, "blur"):
                 raise _unknown(name)
         if not self.baselines or self.steps < len(self.baselines) or self.steps % len(self.baselines):
+            several = f", and {len(self.baselines)} baselines share them: give a multiple of their number"
             raise MethodError(
-                f"steps is {self.steps} with {len(self.baselines)} baselines: a multiple of their number is needed."
+                f"steps is {self.steps}{several if len(self.baselines) > 1 else '; 1 or more is needed'}."
             )
 
     @property

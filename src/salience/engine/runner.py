@@ -39,6 +39,7 @@ Array = npt.NDArray[Any]
 UNIT_BYTES = 64 * 2**20
 UNIT_CALLS = 4096
 UNIT_IMAGES = 1024
+_DECODED_TOGETHER = 64
 
 
 @dataclass(frozen=True)
@@ -496,13 +497,15 @@ class _Loader:
                 waiting.append(self._pool.submit(self._load_some, following))
 
     def between(self, refs: Sequence[ImageRef], batch: int) -> Iterator[tuple[ImageRef, LoadedImage | ImagesError]]:
-        """Yield images in order, decoded by all workers between two batches: for models on the CPU.
+        """Yield images in order, decoded by all workers between batches: for models on the CPU.
 
         There the model fills every core, so decoding beside it gains nothing and makes its threads wait for one
-        another.
+        another. Every change from decoding to the model costs some milliseconds, until the threads have their cores
+        back; so several batches are decoded at once.
         """
-        for at in range(0, len(refs), batch):
-            some = refs[at : at + batch]
+        many = max(batch, _DECODED_TOGETHER)
+        for at in range(0, len(refs), many):
+            some = refs[at : at + many]
             together = -(-len(some) // self._workers)
             tasks = [self._pool.submit(self._load_some, some[k : k + together]) for k in range(0, len(some), together)]
             for task in tasks:

@@ -6,13 +6,16 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from salience.data.preprocessing import Fit, Interpolation, Preprocessing
 from salience.errors import ModelError
+
+if TYPE_CHECKING:
+    from salience.models.layers import Layer
 
 GRADIENTS = "gradients"
 LAYERS = "layers"
@@ -90,6 +93,7 @@ class Classifier:
         self.capabilities = capabilities
         self.fixed_batch = fixed_batch
         self._num_classes: int | None = None
+        self.found_layers: dict[str | None, Layer] = {}  # by the name asked for: finding one takes a probe batch
         self._place()
 
     def __repr__(self) -> str:

@@ -29,9 +29,8 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     kind = text.partition(":")[0]
     if kind not in KINDS:
-        raise SettingsError(
-            f"device is {text!r}.{nearest(kind, [*KINDS, 'gpu'])} Choose 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'."
-        )
+        near = " Did you mean 'cuda'?" if kind == "gpu" else nearest(kind, KINDS)
+        raise SettingsError(f"device is {text!r}.{near} Choose 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
     try:
         found = torch.device(text)
     except RuntimeError:

@@ -68,7 +68,8 @@ def make(text: str, base: Path, where: str) -> nn.Module | Classifier:
 def _told(error: Exception) -> str:
     """Tell an error of foreign code: its kind, its text and the line it came from."""
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    own = frames and not isinstance(error, SyntaxError)  # which says itself where it is
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if own else ""
     cure = torchvision_cure(error)
     return f"{type(error).__name__}: {error}{place}. {cure or 'Call it by itself in Python to mend it.'}"
 

@@ -112,6 +112,13 @@ def find_layer(classifier: Classifier, name: str | None = None) -> Layer:
             f"Model {classifier.name!r} ({classifier.spec}) gives no access to its layers, which class activation maps "
             "need. Choose a method that needs gradients or outputs alone, e.g. 'gradient' or 'ig'."
         )
+    known = classifier.found_layers.get(wanted)
+    if known is None:
+        known = classifier.found_layers[wanted] = _search(classifier, wanted)
+    return known
+
+
+def _search(classifier: Classifier, wanted: str | None) -> Layer:
     modules = dict(classifier.module.named_modules())
     if wanted is not None and (wanted not in modules or wanted == ""):
         raise MethodError(

@@ -48,6 +48,7 @@ class RunWriter:
         self.info: dict[str, Any] = {}
         self.per_unit: dict[str, int] = {}
         self._lock: IO[str] | None = None
+        self._made: list[Path] = []
         self._arrays: dict[str, MapArray] = {}
 
     # ------------------------------------------------------------------ opening and closing
@@ -60,13 +61,17 @@ class RunWriter:
             raise RunError(f"{self.folder} is not empty and holds no run. Choose another --out, or empty it.")
         if exists:
             self._check(read_info(self.folder))
+        absent = [p for p in (self.folder, *self.folder.parents) if not p.exists()]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._made = absent
             self._lock = (self.folder / ".lock").open("w")
         except OSError as error:
             raise RunError(f"Cannot write {self.folder}: {error.strerror}. Choose another --out.") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(self._lock.fileno()), (self.folder / ".lock").stat()):
+                raise FileNotFoundError  # its last holder has just taken it away
         except OSError as error:
             self._lock.close()
             raise RunError(
@@ -93,8 +98,14 @@ class RunWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._lock is not None:
-            self._lock.close()
+        if self._lock is None:
+            return
+        if not (self.folder / "run.json").exists():  # refused before anything was written: leave the place as it was
+            with contextlib.suppress(OSError):
+                (self.folder / ".lock").unlink()
+                for folder in self._made:
+                    folder.rmdir()
+        self._lock.close()
 
     def _check(self, info: dict[str, Any]) -> None:
         if info["kind"] != self.kind:
