@@ -205,6 +205,8 @@ def explain(
             )
         page = _write_page(out) if report else None
     except KeyboardInterrupt:
+        if not (out / "run.json").exists():
+            _stop("interrupted before anything was computed.", INTERRUPTED)
         _stop(f"interrupted. Finished work is kept in {out}; run the same command again to carry on.", INTERRUPTED)
     _summarise(outcome, page, as_json=as_json or log_json)
     if outcome.failures:
@@ -300,7 +302,7 @@ def bench(
     Efficiency is the time of the forward and backward passes that the methods mathematically need, at the best batch and memory format, over the time of the whole run: decoding, explaining, storing.
     """  # noqa: E501  # help shows line breaks as they are
     from salience.benchmark import bench as measure
-    from salience.listing import print_rows
+    from salience.listing import print_speeds
 
     (classifier,) = _load([model], device)
     results = measure(
@@ -317,7 +319,7 @@ def bench(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:
-        print_rows(rows)
+        print_speeds(rows)
 
 
 # ---------------------------------------------------------------------- doctor

@@ -84,6 +84,26 @@ def print_methods(rows: list[dict[str, Any]]) -> None:
     )
 
 
+def print_speeds(rows: list[dict[str, Any]]) -> None:
+    """Print what ``salience bench`` measured, and what the figures mean."""
+    from rich.table import Table
+
+    console = _console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("method", overflow="fold")
+    for name in ("efficiency", "images/s", "bare ms", "run ms", "batch"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for r in rows:
+        figures = (r["images_per_second"], r["bare_ms"], r["run_ms"])
+        table.add_row(r["method"], f"{r['efficiency']:.2f}", *(f"{v:.4g}" for v in figures), str(r["batch"]))
+    console.print(table, highlight=False, markup=False)
+    console.print(
+        "\nmilliseconds an image; efficiency = bare / run: the model's own calls over the whole run",
+        highlight=False,
+        markup=False,
+    )
+
+
 def _console() -> Console:
     """Return standard output, wide where it is a file or a pipe."""
     from rich.console import Console

@@ -99,15 +99,14 @@ class _Lines:
 
     def __call__(self, event: Event) -> None:
         line = _words(event)
-        if isinstance(event, Progress):
+        if isinstance(event, Started):
+            self._last = time.monotonic()
+        elif isinstance(event, Progress):
             now = time.monotonic()
             if now - self._last < _EVERY_S:
                 return
             self._last = now
-            line = (
-                f"{event.model}: {event.done} of {event.images} images, {event.images_per_second:.1f} a second, "
-                f"{duration(event.eta_s)} left"
-            )
+            line = f"{event.model}: {_so_far(event)}"
         if line:
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
@@ -268,5 +267,7 @@ def summary_lines(outcome: Outcome, page: Path | None) -> list[str]:
 
 def short_class(name: str) -> str:
     """Return a class name that fits a line: of the many synonyms of an ImageNet class the first."""
+    if name.isdecimal():  # the model has no names
+        return f"class {name}"
     first = name if len(name) <= 32 else name.split(",")[0]
     return first if len(first) <= 48 else first[:47] + "…"

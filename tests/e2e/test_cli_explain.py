@@ -13,6 +13,7 @@ from PIL import Image
 from terminal import CLASSES, FAST, Terminal, pixels, write_card, write_pictures
 
 import salience
+from salience.progress import short_class
 
 FAMILY = ("gradient", "positive", "negative", "active", "inactive", "contrast", "gradcam")
 
@@ -237,3 +238,28 @@ def test_python_needs_no_command_line(terminal: Terminal) -> None:
     assert len(maps.image_ids) == 12
     assert maps.probabilities.shape == (12, 4)
     assert [model.class_names[t] for t in maps.targets] == [CLASSES[k] for k in maps.probabilities.argmax(1)]
+
+
+def test_a_model_of_timm(terminal: Terminal) -> None:
+    pytest.importorskip("timm", reason="timm is not installed", exc_type=ImportError)
+    spec = "timm:resnet18?pretrained=false"
+    done = terminal.explain("--method", "gradient,gradcam", "--limit", "2", model=spec)
+    assert done.code == 0, done.err
+    run = salience.open_run(terminal.folder / "run")
+    assert run.maps("gradient").values.shape == (2, 224, 224)
+    assert run.maps("gradcam").values.shape == (2, 7, 7)
+    assert len(run.maps("gradcam").class_names) == 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("frog", "frog"),
+        ("7", "class 7"),
+        ("refrigerator, icebox", "refrigerator, icebox"),
+        ("cash machine, cash dispenser, automated teller machine", "cash machine"),
+        ("x" * 60, "x" * 47 + "…"),
+    ],
+)
+def test_class_names_fit_a_line(name: str, short: str) -> None:
+    assert short_class(name) == short

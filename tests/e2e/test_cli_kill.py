@@ -98,6 +98,17 @@ def test_interrupted(many: Terminal, how: signal.Signals) -> None:
     resume_and_compare(many)
 
 
+def test_interrupted_before_anything_was_computed(many: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("salience.explaining.prepare", interrupt)
+    done = many.here(*MANY, "--out", "run")
+    assert done.code == 130
+    assert done.err == "salience: interrupted before anything was computed.\n"
+    assert not (many.folder / "run").exists()
+
+
 def test_torn_files_of_an_unfinished_unit_do_not_count(many: Terminal) -> None:
     """What a power cut leaves: a unit without its record, and files that were being written."""
     assert many.here(*MANY, "--out", "run").code == 0

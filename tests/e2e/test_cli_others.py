@@ -12,6 +12,7 @@ import pytest
 from terminal import FAST, Terminal, pixels
 
 import salience
+from salience.listing import print_speeds
 from salience.methods.registry import methods
 
 VERBS = ("explain", "report", "list", "bench", "doctor", "demo")
@@ -155,3 +156,11 @@ def test_demo(terminal: Terminal) -> None:
     run = salience.open_run(terminal.folder / "demo" / "run")
     assert len(run.methods) == 8
     assert len(run.maps("gradcam").image_ids) == 12
+
+
+def test_speeds_as_people_read_them(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"method": "gradient+ig", "efficiency": 0.913, "images_per_second": 113.93, "bare_ms": 8.01, "run_ms": 8.777}
+    print_speeds([{**row, "batch": 8}])
+    header, values, *_ = capsys.readouterr().out.splitlines()
+    assert header.split() == ["method", "efficiency", "images/s", "bare", "ms", "run", "ms", "batch"]
+    assert values.split() == ["gradient+ig", "0.91", "113.9", "8.01", "8.777", "8"]

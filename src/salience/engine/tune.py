@@ -147,18 +147,22 @@ def _measure(
             if start == 1:  # the images then fail one by one, as rows
                 return Plan(1, formats[0], count, device)
             start = batch = start // 2
-    best = min((Plan(start, f, count, device) for f in formats), key=cost)
+    seconds = {f: cost(Plan(start, f, count, device)) for f in formats}
+    fastest = min(formats, key=lambda f: seconds[f])
+    best = Plan(start, fastest, count, device)
     if batch is None:
-        best = _climb(best, cost, deadline, _MAX_BATCH.get(classifier.device.type, 256))
+        best = _climb(best, seconds[fastest], cost, deadline, _MAX_BATCH.get(classifier.device.type, 256))
     if threads is None and count > 3 and time.perf_counter() < deadline:
         half = Plan(best.batch, best.memory_format, count // 2, device)
         best = min((best, half), key=cost)
     return best
 
 
-def _climb(best: Plan, cost: Callable[[Plan], float], deadline: float, largest: int) -> Plan:
-    """Double (or halve) the batch while that is worth three per cent; stop after two doublings in vain."""
-    value = cost(best)
+def _climb(best: Plan, value: float, cost: Callable[[Plan], float], deadline: float, largest: int) -> Plan:
+    """Double (or halve) the batch while that is worth three per cent; stop after two doublings in vain.
+
+    ``value`` is the cost of ``best``.
+    """
     for factor in (2.0, 0.5):
         size, misses = best.batch, 0
         while misses < 2 and time.perf_counter() < deadline:
@@ -181,13 +185,14 @@ def seconds_per_row(classifier: Classifier, plan: Plan, gradients: bool, at_leas
     """Time the bare model: one forward pass, and one backward pass to the pixels where ``gradients``.
 
     The fastest of at least two calls, and of as many as fit into ``at_least_s``: small models are timed often,
-    because a single short call tells more about the machine's other work than about the model.
+    because a single short call tells more about the machine's other work than about the model. One call of a model
+    that takes long is enough.
     """
     pixels = _probe(classifier, plan)
     best, spent, calls = float("inf"), 0.0, 0
     with running(classifier, plan):
         _call(classifier, pixels, gradients)
-        while calls < 2 or spent < at_least_s:
+        while spent < max(at_least_s, 0.3 if calls < 2 else 0.0):
             _wait(classifier)
             begin = time.perf_counter()
             _call(classifier, pixels, gradients)
