@@ -58,7 +58,7 @@ def test_settings_of_python() -> None:
         ("gradient:sum", "is written 'gradient'"),
         ("ig:steps=many", "a value of type int is needed"),
         ("ig:steps=2.5", "a value of type int is needed"),
-        ("ig:steps=0", "multiple"),
+        ("ig:steps=0", "1 or more"),
         ("ig:baseline=black+white:steps=3", "multiple"),
         ("smoothgrad:noise=-1", "at least 0"),
         ("gradcam:relu=maybe", "a value of type bool is needed"),
