@@ -173,11 +173,20 @@ def _best_plan(classifier: Classifier, sweep: Sweep, pixels: Tensor, plan: Plan)
     """Search around ``plan`` for the batch and memory format in which the bare calls are fastest."""
     if getattr(classifier, "fixed_batch", None):
         return plan
+    def cost(trial: Plan) -> float:
+        return _bare_seconds(classifier, sweep, pixels, trial, 0.3)
+
     other: MemoryFormat = "contiguous" if plan.memory_format == "channels_last" else "channels_last"
-    sizes = [size for factor in (0.25, 0.5, 2, 4, 8) if 1 <= (size := int(plan.batch * factor)) <= 256]
-    plans = [plan, replace(plan, memory_format=other), *(replace(plan, batch=size) for size in sizes)]
-    _bare_seconds(classifier, sweep, pixels, plan, 0.3)
-    return min(plans, key=lambda p: _bare_seconds(classifier, sweep, pixels, p, 0.3))
+    cost(plan)  # the first calls of a process do not count
+    best, value = plan, cost(plan)
+    for factor in (2.0, 0.5):  # a step at a time: a batch far too large would fill the memory
+        while 1 <= (size := int(best.batch * factor)) <= 256:
+            seconds = cost(replace(best, batch=size))
+            if seconds >= value:
+                break
+            best, value = replace(best, batch=size), seconds
+    turned = replace(best, memory_format=other)
+    return turned if cost(turned) < value else best
 
 
 def _bare_seconds(classifier: Classifier, sweep: Sweep, pixels: Tensor, plan: Plan, seconds: float) -> float:
