@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -125,6 +126,11 @@ def main() -> None:
     rows = []
     for method, peer, make in ROWS:
         if not method.startswith(given.only):
+            continue
+        try:
+            make(classifier)
+        except (ImportError, RuntimeError) as error:  # a torchvision beside another torch raises RuntimeError
+            print(f"{method:18} {peer}: cannot be imported here: {error}", file=sys.stderr)
             continue
         limit = max(16, given.limit // 8) if method.startswith("ig") else given.limit
         source = open_images(given.images, limit=limit)
