@@ -173,6 +173,7 @@ def _best_plan(classifier: Classifier, sweep: Sweep, pixels: Tensor, plan: Plan)
     """Search around ``plan`` for the batch and memory format in which the bare calls are fastest."""
     if getattr(classifier, "fixed_batch", None):
         return plan
+
     def cost(trial: Plan) -> float:
         return _bare_seconds(classifier, sweep, pixels, trial, 0.3)
 
