@@ -56,3 +56,14 @@ def assets() -> Path:
     if not (folder / "images").is_dir():
         pytest.skip(f"no real classifiers and images in {folder} (SALIENCE_ASSETS names another folder)")
     return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread: for nets too small for more."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -26,7 +26,7 @@ from salience.engine.method import Activation, PointMethod
 from salience.engine.plan import MemoryFormat, Plan
 from salience.engine.runner import Runner, to_pixels
 from salience.engine.sweep import Stage, Sweep
-from salience.engine.tune import running
+from salience.engine.tune import climb, largest_batch, running
 from salience.errors import MethodError
 from salience.explaining import Job, RunSettings, prepare
 from salience.models.classifier import Classifier, unpack_logits
@@ -179,13 +179,7 @@ def _best_plan(classifier: Classifier, sweep: Sweep, pixels: Tensor, plan: Plan)
 
     other: MemoryFormat = "contiguous" if plan.memory_format == "channels_last" else "channels_last"
     cost(plan)  # the first calls of a process do not count
-    best, value = plan, cost(plan)
-    for factor in (2.0, 0.5):  # a step at a time: a batch far too large would fill the memory
-        while 1 <= (size := int(best.batch * factor)) <= 256:
-            seconds = cost(replace(best, batch=size))
-            if seconds >= value:
-                break
-            best, value = replace(best, batch=size), seconds
+    best, value = climb(plan, cost(plan), cost, largest=largest_batch(classifier), worth=0.0)
     turned = replace(best, memory_format=other)
     return turned if cost(turned) < value else best
 

@@ -17,10 +17,10 @@ from salience.data.base import ImageSource
 from salience.data.labels import resolve_labels
 from salience.data.source import open_images
 from salience.engine.events import Listener, ignore
-from salience.engine.method import Activation, PointMethod, WholeMethod
+from salience.engine.method import Activation, Labelled, PointMethod, WholeMethod
 from salience.engine.passes import needs_pixels
 from salience.engine.plan import MemoryFormat, Plan
-from salience.engine.runner import Labelled, Request, Runner, Summary, choose_unit_images, make_recipes
+from salience.engine.runner import Request, Runner, Summary, choose_unit_images, make_recipes
 from salience.engine.scalars import check_output
 from salience.engine.sweep import Sweep
 from salience.engine.targets import parse_target
@@ -125,7 +125,7 @@ def _choose(methods: Sequence[str], options: dict[str, Any]) -> tuple[Labelled, 
         item = parse_method(text, options)
         if any(c.label == item.label for c in chosen):
             raise MethodError(f"Method {item.label!r} is named twice.")
-        chosen.append(Labelled(item.label, item.method))
+        chosen.append(item)
     return tuple(chosen)
 
 

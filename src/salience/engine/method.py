@@ -132,6 +132,14 @@ class Method(ABC):
         return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]  # all are dataclasses
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """A method with its settings, under the label that names it in tables: what the user wrote."""
+
+    label: str
+    method: Method
+
+
 class PointMethod(Method):
     """A method that looks at the model point by point."""
 

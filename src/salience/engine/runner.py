@@ -22,7 +22,7 @@ from torch import Tensor
 from salience.data.base import ImageRef, ImageSource
 from salience.data.decode import LoadedImage, load
 from salience.engine.events import Committed, Failed, Finished, Listener, PlanChanged, Progress, Started, ignore
-from salience.engine.method import Method, PointMethod, Rivals
+from salience.engine.method import Labelled, Method, PointMethod, Rivals
 from salience.engine.passes import Calls, rival_count
 from salience.engine.plan import Plan
 from salience.engine.scalars import Output
@@ -40,14 +40,6 @@ UNIT_BYTES = 64 * 2**20
 UNIT_CALLS = 4096
 UNIT_IMAGES = 1024
 _DECODED_TOGETHER = 64
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """A method with its settings under the label that names it."""
-
-    label: str
-    method: Method
 
 
 @dataclass(frozen=True)
@@ -155,7 +147,7 @@ class Runner:
         summary.reused = len(self.source.refs) - len({ref.index for refs, _ in work for ref in refs})
         self._begin = time.perf_counter()
         with running(self.classifier, self.plan), _Writer(self.sink, self.listen, self.classifier.name) as writer:
-            sweeps = {members: self._sweep(members, summary) for _, members in work}
+            sweeps = {members: self._sweep(members) for _, members in work}
             self._total = sum(len(refs) * self._cost(sweeps[members]) for refs, members in work)
             self._spent = 0
             self._images = sum(len(refs) for refs, _ in work)
@@ -244,11 +236,10 @@ class Runner:
             try:
                 content = "stamp {} {}".format(*self.source.stamp(ref))
             except (OSError, ImagesError):
-                content = "missing"
                 return f"missing {time.time_ns()}"  # a file that is not there is looked for every time
         return "{}:{}".format(self.recipes[0].description["weights"], result_key(content, self._label(ref)))
 
-    def _sweep(self, members: tuple[int, ...], summary: Summary) -> Sweep:
+    def _sweep(self, members: tuple[int, ...]) -> Sweep:
         return Sweep(
             self.classifier,
             [self.request.methods[i].method for i in members],

@@ -1,4 +1,4 @@
-"""Find, by measuring for a second or two, how a model runs fastest here; remember it per model and machine."""
+"""Find, by measuring for some seconds, how a model runs fastest here; remember it per model and machine."""
 
 from __future__ import annotations
 
@@ -151,17 +151,30 @@ def _measure(
     fastest = min(formats, key=lambda f: seconds[f])
     best = Plan(start, fastest, count, device)
     if batch is None:
-        best = _climb(best, seconds[fastest], cost, deadline, _MAX_BATCH.get(classifier.device.type, 256))
+        best, _ = climb(best, seconds[fastest], cost, deadline=deadline, largest=largest_batch(classifier))
     if threads is None and count > 3 and time.perf_counter() < deadline:
         half = Plan(best.batch, best.memory_format, count // 2, device)
         best = min((best, half), key=cost)
     return best
 
 
-def _climb(best: Plan, value: float, cost: Callable[[Plan], float], deadline: float, largest: int) -> Plan:
-    """Double (or halve) the batch while that is worth three per cent; stop after two doublings in vain.
+def largest_batch(classifier: Classifier) -> int:
+    """Return the largest batch that is tried on the classifier's kind of device."""
+    return _MAX_BATCH.get(classifier.device.type, 256)
 
-    ``value`` is the cost of ``best``.
+
+def climb(
+    best: Plan,
+    value: float,
+    cost: Callable[[Plan], float],
+    *,
+    largest: int,
+    deadline: float = float("inf"),
+    worth: float = 0.03,
+) -> tuple[Plan, float]:
+    """Double (or halve) the batch while that saves the share ``worth``; stop after two steps in vain.
+
+    ``value`` is the cost of ``best``. Returns the best plan and its cost.
     """
     for factor in (2.0, 0.5):
         size, misses = best.batch, 0
@@ -174,19 +187,18 @@ def _climb(best: Plan, value: float, cost: Callable[[Plan], float], deadline: fl
                 seconds = cost(trial)
             except (RuntimeError, MemoryError, ModelError):  # too large for the memory, or for the model
                 break
-            if seconds < value * 0.97:
+            if seconds < value * (1 - worth):
                 best, value, misses = trial, seconds, 0
             else:
                 misses += 1
-    return best
+    return best, value
 
 
 def seconds_per_row(classifier: Classifier, plan: Plan, gradients: bool, at_least_s: float = 0.15) -> float:
     """Time the bare model: one forward pass, and one backward pass to the pixels where ``gradients``.
 
-    The fastest of at least two calls, and of as many as fit into ``at_least_s``: small models are timed often,
-    because a single short call tells more about the machine's other work than about the model. One call of a model
-    that takes long is enough.
+    The fastest of as many calls as fit into ``at_least_s``: small models are timed often, because a single short call
+    tells more about the machine's other work than about the model. Of one that takes 0.3 s, one is enough.
     """
     pixels = _probe(classifier, plan)
     best, spent, calls = float("inf"), 0.0, 0
@@ -264,5 +276,5 @@ def _store(path: Path | None, plan: Plan) -> None:
         partial = path.with_suffix(f".{os.getpid()}")
         partial.write_text(json.dumps(plan.to_dict()), encoding="utf-8")
         partial.replace(path)
-    except OSError:  # a cache that cannot be written costs two seconds next time, nothing else
+    except OSError:  # a cache that cannot be written costs some seconds next time, nothing else
         return

@@ -6,13 +6,13 @@ import ast
 import importlib
 import pkgutil
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import salience.methods
-from salience.engine.method import Method, Traits
+from salience.engine.method import Labelled, Method, Traits
 from salience.errors import MethodError, SalienceError, nearest
 
 M = TypeVar("M", bound=type[Method])
@@ -57,15 +57,7 @@ def methods() -> dict[str, type[Method]]:
     return dict(sorted(_METHODS.items(), key=lambda item: (item[1].traits.family, item[0])))
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """A method with its settings, and the label that names it in tables: its own name and what was set otherwise."""
-
-    label: str
-    method: Method
-
-
-def parse_method(text: str, settings: dict[str, Any] | None = None) -> Chosen:
+def parse_method(text: str, settings: dict[str, Any] | None = None) -> Labelled:
     """Read ``name`` or ``name:setting=value:setting=value``, or ``captum:Class:setting=value``.
 
     Parameters
@@ -95,7 +87,7 @@ def parse_method(text: str, settings: dict[str, Any] | None = None) -> Chosen:
         raise MethodError(
             f"There is no method {head!r}.{nearest(head, known)} 'salience list methods' shows all {len(known)}."
         )
-    return Chosen(text.strip(), build(cls, words, {**given, **(settings or {})}))
+    return Labelled(text.strip(), build(cls, words, {**given, **(settings or {})}))
 
 
 def build(cls: type[Method], words: list[str], given: dict[str, Any]) -> Method:

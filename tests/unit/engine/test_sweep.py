@@ -16,7 +16,7 @@ from salience.data.labels import resolve_labels
 from salience.data.source import open_images
 from salience.engine.events import Event, Failed, PlanChanged
 from salience.engine.plan import Plan
-from salience.engine.runner import Labelled, Request, Runner, Summary, make_recipes
+from salience.engine.runner import Request, Runner, Summary, make_recipes
 from salience.engine.targets import parse_target
 from salience.errors import ModelError
 from salience.methods.registry import parse_method
@@ -33,7 +33,7 @@ def explain(
     classifier: Classifier, images: np.ndarray, batch: int, methods: list[str] = METHODS
 ) -> tuple[dict[str, Maps], Summary, list[Event]]:
     """``salience.explain`` under a plan that nobody tried before."""
-    chosen = tuple(Labelled(m, parse_method(m).method) for m in methods)
+    chosen = tuple(parse_method(m) for m in methods)
     request = Request(chosen, parse_target("predicted", classifier.class_names))
     recipes = make_recipes(classifier, request, "float32", {})
     source, sink, events = open_images(images), MemorySink(), []
