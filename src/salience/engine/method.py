@@ -163,7 +163,7 @@ class PointMethod(Method):
 
     @property
     def anchors(self) -> tuple[str, ...]:
-        """Baselines at which :meth:`diagnose` needs the scalar; see :func:`salience.engine.points.baseline`."""
+        """Baselines at which :meth:`diagnose` needs the scalar; see :func:`salience.engine.fills.fill`."""
         return ()
 
     def diagnose(self, maps: Tensor, score: Tensor, anchor_scores: Tensor) -> dict[str, Tensor]:

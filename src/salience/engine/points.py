@@ -13,8 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from salience.engine.fills import CONSTANTS, fill, unknown_fill
 from salience.engine.random import normal, row_key
 from salience.errors import MethodError
+
+BASELINES = (*CONSTANTS, "mean", "blur")
 
 
 class Points(ABC):
@@ -83,7 +86,7 @@ class Noise(Points):
 class Path(Points):
     """The straight line from a baseline to the image, at the midpoints of ``steps`` equal parts.
 
-    ``baselines`` are names, see :func:`baseline`; several share the steps out evenly, one after another.
+    ``baselines`` name fills, see :func:`~salience.engine.fills.fill`; several share the steps out evenly.
     """
 
     steps: int
@@ -91,8 +94,8 @@ class Path(Points):
 
     def __post_init__(self) -> None:
         for name in self.baselines:
-            if name not in (*CONSTANTS, "blur"):
-                raise _unknown(name)
+            if name not in BASELINES:
+                raise unknown_fill(name, (*BASELINES, "several joined by '+'"))
         if not self.baselines or self.steps < len(self.baselines) or self.steps % len(self.baselines):
             several = f", and {len(self.baselines)} baselines share them: give a multiple of their number"
             raise MethodError(
@@ -106,7 +109,7 @@ class Path(Points):
 
     def prepare(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the baselines, each broadcastable to ``images``."""
-        return tuple(baseline(name, images) for name in self.baselines)
+        return tuple(fill(name, images) for name in self.baselines)
 
     def start(self, draw: int, prepared: tuple[Tensor, ...]) -> Tensor:
         """Return the baseline of the path that point ``draw`` lies on."""
@@ -119,38 +122,3 @@ class Path(Points):
         each = self.steps // len(self.baselines)
         share = (draw % each + 0.5) / each
         return torch.lerp(self.start(draw, prepared).expand_as(images), images, share)
-
-
-CONSTANTS = {"black": 0.0, "grey": 0.5, "white": 1.0}
-
-
-def baseline(name: str, images: Tensor) -> Tensor:
-    """Return a baseline for images (N, 3, H, W): ``black``, ``grey``, ``white``, or ``blur`` (of the image itself).
-
-    ``blur`` is a Gaussian of a standard deviation of an eighth of the shorter side. Constants come as (1, 1, 1, 1).
-    """
-    if name in CONSTANTS:
-        return images.new_full((1, 1, 1, 1), CONSTANTS[name])
-    if name == "blur":
-        return gaussian_blur(images, min(images.shape[-2:]) / 8)
-    raise _unknown(name)
-
-
-def _unknown(name: str) -> MethodError:
-    return MethodError(f"Baseline {name!r} is unknown; choose of black, grey, white, blur, or several joined by '+'.")
-
-
-def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
-    """Blur (N, K, H, W) with a Gaussian of ``sigma`` pixels, cut off at three sigma, borders replicated."""
-    for axis in (2, 3):
-        radius = max(1, round(3 * sigma))
-        x = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
-        kernel = torch.exp(-(x**2) / (2 * sigma**2))
-        kernel = kernel / kernel.sum()
-        length = images.shape[axis]
-        # As a matrix the border needs no padding: weights that fall outside are added to the edge.
-        index = (torch.arange(length, device=images.device)[:, None] + x.long()[None]).clamp(0, length - 1)
-        matrix = torch.zeros(length, length, dtype=images.dtype, device=images.device)
-        matrix.scatter_add_(1, index, kernel.expand(length, -1))
-        images = matrix @ images if axis == 2 else images @ matrix.T
-    return images

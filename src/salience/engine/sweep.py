@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from salience.engine.fills import CONSTANTS, fill
 from salience.engine.method import Activation, Evidence, Method, PointMethod, Subject, Want, WholeMethod
 from salience.engine.passes import Calls, Look, Product, is_out_of_memory, look, pad, products
 from salience.engine.plan import Plan
-from salience.engine.points import CONSTANTS, Clean, Points, baseline
+from salience.engine.points import Clean, Points
 from salience.engine.scalars import Output, score
 from salience.engine.targets import Target
 from salience.errors import MethodError
@@ -269,11 +270,11 @@ class Sweep:
     def _anchor(self, name: str, batch: Batch) -> Tensor:
         """Return the logits (N, C) at a baseline; those of a constant one are computed once for all images."""
         if name not in CONSTANTS:
-            start = baseline(name, batch.pixels)
+            start = fill(name, batch.pixels)
             return self._look(start, (), batch.image_ids, len(batch)).logits[: len(batch)]
         known = self._anchors.get(name)
         if known is None:
-            start = baseline(name, batch.pixels).expand_as(batch.pixels[:1])
+            start = fill(name, batch.pixels).expand_as(batch.pixels[:1])
             known = self._look(start, (), batch.image_ids[:1], 1).logits[:1]
             self._anchors[name] = known
         return known.expand(len(batch), -1)

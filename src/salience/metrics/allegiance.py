@@ -23,8 +23,8 @@ from torch import Tensor
 
 from salience.data.decode import load
 from salience.data.source import open_images
+from salience.engine.fills import fill as make_fill
 from salience.engine.passes import forward
-from salience.engine.points import gaussian_blur
 from salience.engine.random import row_key, uniform
 from salience.engine.runner import to_pixels
 from salience.engine.tune import make_plan, running
@@ -145,7 +145,7 @@ def allegiance(
             ids = maps.image_ids[rows]
             pixels = to_pixels([load(source, refs[i], model.preprocessing).pixels for i in ids], model)
             values = torch.from_numpy(upsample(maps.values[rows], model.preprocessing.size)).to(model.device)
-            replacement = _fill(pixels, fill)
+            replacement = make_fill(fill, pixels).expand_as(pixels)
             rank = _ranks(values, ids, seed) if rule == "exact" else None
             whole = forward(model, pixels, plan).double().softmax(1)
             predicted = whole.argmax(1, keepdim=True)
@@ -156,16 +156,6 @@ def allegiance(
                 probability[rows, j] = found.gather(1, predicted)[:, 0].cpu().numpy()
                 deleted[rows, j] = mask.flatten(1).double().mean(1).cpu().numpy()
     return Allegiance(maps.image_ids, tuple(percentages), kept, probability, deleted, fill, rule)
-
-
-def _fill(pixels: Tensor, fill: Fill) -> Tensor:
-    if fill == "black":
-        return torch.zeros_like(pixels)
-    if fill == "white":
-        return torch.ones_like(pixels)
-    if fill == "mean":
-        return pixels.mean((2, 3), keepdim=True).expand_as(pixels)
-    return gaussian_blur(pixels, min(pixels.shape[-2:]) / 8)
 
 
 def _ranks(values: Tensor, ids: tuple[str, ...], seed: int) -> Tensor:

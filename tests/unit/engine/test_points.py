@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.ndimage import gaussian_filter
 
-from salience.engine.points import Clean, Noise, Path, baseline, gaussian_blur
+from salience.engine.points import Clean, Noise, Path
 from salience.errors import MethodError
 
 IMAGES = torch.rand(2, 3, 16, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 IDS = ("a", "b")
-
-
-@pytest.mark.parametrize("sigma", [0.4, 1.0, 2.0, 4.0, 9.0])
-def test_blur_is_scipy_s(sigma: float) -> None:
-    expected = gaussian_filter(IMAGES.numpy(), (0, 0, sigma, sigma), mode="nearest", truncate=3)
-    np.testing.assert_allclose(gaussian_blur(IMAGES, sigma).numpy(), expected, rtol=1e-10, atol=1e-12)
-
-
-@settings(max_examples=25, deadline=None)
-@given(h=st.integers(1, 24), w=st.integers(1, 24), sigma=st.sampled_from([0.6, 1.7, 3.2]))
-def test_blur_of_any_shape(h: int, w: int, sigma: float) -> None:
-    images = torch.rand(1, 3, h, w, generator=torch.Generator().manual_seed(h * 31 + w), dtype=torch.float64)
-    expected = gaussian_filter(images.numpy(), (0, 0, sigma, sigma), mode="nearest", truncate=3)
-    np.testing.assert_allclose(gaussian_blur(images, sigma).numpy(), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_path_goes_through_midpoints() -> None:
@@ -50,14 +32,6 @@ def test_several_baselines_share_the_steps() -> None:
 def test_steps_must_fit(steps: int, baselines: tuple[str, ...]) -> None:
     with pytest.raises(MethodError, match=r"steps is \d"):
         Path(steps, baselines)
-
-
-def test_constants() -> None:
-    for name, value in (("black", 0.0), ("grey", 0.5), ("white", 1.0)):
-        assert baseline(name, IMAGES).shape == (1, 1, 1, 1)
-        assert float(baseline(name, IMAGES)) == value
-    with pytest.raises(MethodError, match="blur"):
-        baseline("pink", IMAGES)
 
 
 def test_noise_has_the_stated_level_and_is_the_image_s_own() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import salience
-from salience.engine.points import gaussian_blur
+from salience.engine.fills import gaussian_blur
 from salience.errors import ImagesError, SettingsError
 from salience.metrics.allegiance import PERCENTAGES, Allegiance, allegiance
 from salience.models.classifier import Classifier
