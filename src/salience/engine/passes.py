@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -29,6 +29,15 @@ class Calls:
 
     forward: int = 0
     backward: int = 0
+    told: Callable[[Calls], None] | None = field(default=None, compare=False, repr=False)
+    """Hears of every change as it happens: what was added."""
+
+    def count(self, forward: int = 0, backward: int = 0) -> None:
+        """Add rows, or take them back where a batch was done in vain."""
+        self.forward += forward
+        self.backward += backward
+        if self.told is not None:
+            self.told(Calls(forward, backward))
 
     def __iadd__(self, other: Calls) -> Calls:
         self.forward += other.forward
@@ -62,7 +71,7 @@ class Look:
 
     def _product(self, weights: Tensor, of: Sequence[Tensor], last: bool) -> tuple[Tensor, ...]:
         vector = cotangent(self.output, self.logits.detach(), weights)
-        self.calls.backward += self.rows
+        self.calls.count(backward=self.rows)
         found = torch.autograd.grad(self.logits, list(of), vector, retain_graph=not last, allow_unused=True)
         return tuple(torch.zeros_like(t) if g is None else g for g, t in zip(found, of, strict=True))
 
@@ -294,7 +303,7 @@ def look(
     """Run the model forward at ``inputs`` (N, 3, H, W), of which the first ``rows`` are not padding."""
     pixels = needs_pixels(wants)
     leaf = inputs.detach().requires_grad_() if pixels else None
-    calls.forward += rows
+    calls.count(forward=rows)
     with contextlib.ExitStack() as stack:
         held = {
             want: (layers[want], stack.enter_context(capture(classifier, layers[want])))

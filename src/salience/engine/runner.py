@@ -40,6 +40,7 @@ UNIT_BYTES = 64 * 2**20
 UNIT_CALLS = 4096
 UNIT_IMAGES = 1024
 _DECODED_TOGETHER = 64
+_TELL_EVERY_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,7 @@ class Runner:
             sweeps = {members: self._sweep(members) for _, members in work}
             self._total = sum(len(refs) * self._cost(sweeps[members]) for refs, members in work)
             self._spent = 0
+            self._told = 0.0
             self._images = sum(len(refs) for refs, _ in work)
             self._done = 0
             any_sweep = next(iter(sweeps.values()), None)
@@ -397,7 +399,10 @@ class Runner:
 
     def _on_calls(self, calls: Calls) -> None:
         self._spent += calls.forward + calls.backward
-        self._tell()
+        now = time.perf_counter()
+        if now - self._told >= _TELL_EVERY_S:  # passes of a small model come by the thousand
+            self._told = now
+            self._tell()
 
     def _tell(self) -> None:
         elapsed = time.perf_counter() - self._begin

@@ -69,7 +69,7 @@ class OutOfMemory(Exception):
 class Sweep:
     """Explains batch after batch with one model under one plan.
 
-    Must be used inside :func:`salience.models.classifier.as_found`. ``on_rows`` hears of every model call's rows.
+    Must be used inside :func:`salience.models.classifier.as_found`. ``on_calls`` hears of the rows of every pass.
     """
 
     classifier: Classifier
@@ -81,7 +81,7 @@ class Sweep:
     on_calls: Callable[[Calls], None] = lambda calls: None
 
     def __post_init__(self) -> None:
-        self.calls = Calls()
+        self.calls = Calls(told=self.on_calls)
         self.layers: dict[Activation, Layer] = {}
         self._anchors: dict[str, Tensor] = {}
         for method in self.methods:
@@ -152,15 +152,13 @@ class Sweep:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                self.calls.forward, self.calls.backward = before
+                self.calls.count(before[0] - self.calls.forward, before[1] - self.calls.backward)
                 if self.plan.batch == 1:
                     raise OutOfMemory(str(error)) from error
                 self.plan = replace(self.plan, batch=self.plan.batch // 2)
                 self._anchors = {}
                 if self.classifier.device.type == "cuda":
                     torch.cuda.empty_cache()
-            spent = Calls(self.calls.forward - before[0], self.calls.backward - before[1])
-            self.on_calls(spent)
         return pieces[0] if len(pieces) == 1 else _join(pieces)
 
     def _explain(self, batch: Batch) -> BatchResult:
@@ -323,7 +321,7 @@ class _Scalars(nn.Module):
         self._plan = plan
 
     def forward(self, images: Tensor) -> Tensor:
-        self._calls.forward += len(images)
+        self._calls.count(forward=len(images))
         logits = self._classifier.logits(images.contiguous(memory_format=self._plan.torch_format))
         if self._output == "logit":
             return logits
