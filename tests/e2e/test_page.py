@@ -186,7 +186,7 @@ def test_address_brings_the_view_back(visit: Callable[..., Any]) -> None:
     page.keyboard.press("Escape")
     assert page.locator("#count").inner_text() == "4 of 12"
     assert page.locator('#view input[value="over"]').is_checked()
-    assert "image=" not in page.url
+    page.wait_for_function("!location.hash.includes('image=')")
 
 
 def test_keys_move_through_the_grid_and_the_large_view(visit: Callable[..., Any]) -> None:

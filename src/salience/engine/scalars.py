@@ -29,14 +29,22 @@ def check_output(name: str) -> Output:
 
 def score(output: Output, logits: Tensor, target: Tensor) -> Tensor:
     """Return the scalar (N,) of classes ``target`` (N,) for logits (N, C)."""
-    column = target.unsqueeze(1)
-    z = logits.gather(1, column).squeeze(1)
+    return scores(output, logits, target.unsqueeze(1)).squeeze(1)
+
+
+def scores(output: Output, logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the scalars (N, T) of classes ``targets`` (N, T) for logits (N, C)."""
+    z = logits.gather(1, targets)
     if output == "logit":
         return z
     if output == "margin":
-        others = logits.scatter(1, column, float("-inf"))
-        return z - others.logsumexp(1)
-    logprob = z - logits.logsumexp(1)
+        # log(sum of the others) = lse + log(1 - p_t); of the largest class 1 - p has lost its digits
+        top = logits.argmax(1, keepdim=True)
+        behind = logits.scatter(1, top, float("-inf")).logsumexp(1, keepdim=True)
+        whole = logits.logsumexp(1, keepdim=True)
+        others = whole + torch.log1p(-(z - whole).exp().clamp_max(1 - torch.finfo(z.dtype).eps))
+        return z - torch.where(targets == top, behind, others)
+    logprob = z - logits.logsumexp(1, keepdim=True)
     return logprob if output == "logprob" else logprob.exp()
 
 

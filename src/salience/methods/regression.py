@@ -1,0 +1,180 @@
+"""Surrogates: a linear model of what hiding each part of the image does (LIME-like ridge, KernelSHAP)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from salience.engine.masks import Cells, Masks, Patches
+from salience.engine.queries import Found, Scene, Search
+from salience.engine.random import Stream
+from salience.errors import MethodError
+from salience.methods.asking import Asking, checkpoints, convergence, positive
+from salience.methods.registry import register
+from salience.methods.superpixels import superpixels
+
+Segments = Literal["grid", "slic"]
+
+
+@dataclass(frozen=True)
+class _Surrogate(Asking):
+    """What both have in common: the parts of the image.
+
+    Parameters
+    ----------
+    segments
+        ``grid`` of cells, or ``slic`` superpixels of each image (needs scikit-image).
+    cells
+        Cells along each side of the grid; of superpixels, about its square.
+    """
+
+    segments: Segments = "grid"
+    cells: int = 7
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(cells=self.cells)
+
+    def _parts(self, scene: Scene) -> tuple[Tensor | None, int]:
+        """Return each pixel's segment (G, H, W), None for a grid, and the number of parts."""
+        if self.segments == "grid":
+            return None, self.cells**2
+        found = superpixels(scene.images, self.cells**2)
+        return found, int(found.max()) + 1
+
+    def _masks(self, values: Tensor, place: Tensor | None) -> Masks:
+        if place is None:
+            return Cells(values.view(*values.shape[:2], self.cells, self.cells))
+        return Patches(values, place)
+
+    def _maps(self, weights: Tensor, place: Tensor | None) -> Tensor:
+        """Lay weights (G, T, D) out as maps: a grid as it is, superpixels pixel by pixel."""
+        if place is None:
+            return weights.reshape(*weights.shape[:2], self.cells, self.cells)
+        index = place.flatten(1).unsqueeze(1).expand(-1, weights.shape[1], -1)
+        return weights.gather(2, index).view(*weights.shape[:2], *place.shape[1:])
+
+
+@register(
+    "ridge",
+    summary="weights of a linear model that predicts the output from which parts are seen (LIME-like)",
+    family="black boxes",
+    signed=True,
+    reference="after Ribeiro et al. 2016 (LIME), arXiv 1602.04938",
+    details="As in LIME: parts on and off at random, a ridge regression of penalty 1. Ours: a grid whose edges are "
+    "smooth, or superpixels; every part stays with the same chance; no kernel on the distance, which only weighs how "
+    "many parts are seen.",
+    stochastic=True,
+)
+@dataclass(frozen=True)
+class Ridge(_Surrogate):
+    """Coefficients of ``f(mask) ~ a + sum_j w_j mask_j`` with a penalty on ``w``, by the normal equations.
+
+    Parameters
+    ----------
+    keep
+        Chance of a part to stay.
+    penalty
+        Of the squared weights.
+    """
+
+    keep: float = 0.5
+    penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(penalty=self.penalty)
+        if not 0 < self.keep < 1:
+            raise MethodError(f"keep is {self.keep}; a chance between 0 and 1 is needed.")
+
+    def questions(self, size: tuple[int, int]) -> int:
+        """One a mask."""
+        return self.budget - 1
+
+    def search(self, scene: Scene) -> Search:
+        """Ask about all masks, then solve."""
+        place, parts = self._parts(scene)
+        count = self.questions(scene.size)
+        drawn = Stream(scene.image_ids, scene.seed, "parts", scene.device).uniform(count, parts)
+        values = (drawn < self.keep).to(torch.float32)
+        answers = yield self._masks(values, place)
+        weights = ridge(values, answers, self.penalty)
+        early = [
+            (k, ridge(values[:, :k], scene.leading(answers[:, :k]).unsqueeze(2), self.penalty)[:, 0])
+            for k in checkpoints(count)
+        ]
+        return Found(self._maps(weights, place), curve=convergence(early, count, weights, scene))
+
+
+def ridge(values: Tensor, answers: Tensor, penalty: float) -> Tensor:
+    """Return the weights (G, T, D) of a ridge regression with intercept of ``answers`` (G, k, T) on (G, k, D)."""
+    x, y = values.cpu().double(), answers.cpu().double()
+    x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
+    gram = x.transpose(1, 2) @ x + penalty * torch.eye(x.shape[2], dtype=x.dtype)
+    found: Tensor = torch.linalg.solve(gram, x.transpose(1, 2) @ y)
+    return found.transpose(1, 2).to(values.device, torch.float32)
+
+
+@register(
+    "kernel_shap",
+    summary="Shapley values of the parts, by weighted regression: shares that add up to the change from the fill",
+    family="black boxes",
+    signed=True,
+    reference="Lundberg & Lee 2017, arXiv 1705.07874; sampling: Covert & Lee 2021, arXiv 2012.01536",
+    details="Published: coalitions of size s drawn with the Shapley kernel's weight, (D - 1) / (s (D - s)), the sum of "
+    "the values held equal to f(all) - f(none); each coalition with its complement. Ours: a small ridge towards equal "
+    "shares, which decides where there are fewer coalitions than parts.",
+    stochastic=True,
+)
+@dataclass(frozen=True)
+class KernelShap(_Surrogate):
+    """Shapley values of the parts; they add up to ``f(image) - f(fill)``."""
+
+    def questions(self, size: tuple[int, int]) -> int:
+        """The empty coalition, and pairs."""
+        return 1 + (self.budget - 2) // 2 * 2
+
+    def search(self, scene: Scene) -> Search:
+        """Ask about coalitions and their complements, then solve."""
+        place, parts = self._parts(scene)
+        pairs = (self.questions(scene.size) - 1) // 2
+        stream = Stream(scene.image_ids, scene.seed, "coalitions", scene.device)
+        half = coalitions(stream.uniform(pairs, parts + 1))
+        values = torch.stack([half, 1 - half], 2).flatten(1, 2)
+        answers = yield self._masks(torch.cat([torch.zeros_like(values[:, :1]), values], 1), place)
+        none, rest = answers[:, :1], answers[:, 1:]
+        change = scene.scores.unsqueeze(1) - none
+        shares = shapley(values, rest - none, change.squeeze(1))
+        lead = scene.leading(change)
+        early = [
+            (k + 1, shapley(values[:, :k], scene.leading(rest[:, :k] - none).unsqueeze(2), lead)[:, 0])
+            for k in checkpoints(2 * pairs)
+        ]
+        return Found(self._maps(shares, place), curve=convergence(early, 2 * pairs + 1, shares, scene))
+
+
+def coalitions(drawn: Tensor) -> Tensor:
+    """Turn uniform numbers (G, k, 1 + D) into coalitions (G, k, D): sizes by the Shapley kernel, then members."""
+    parts = drawn.shape[2] - 1
+    sizes = torch.arange(1, parts, dtype=torch.float64)
+    chance = 1 / (sizes * (parts - sizes))
+    steps = (chance / chance.sum()).cumsum(0).to(drawn.device, torch.float32)
+    size = torch.searchsorted(steps, drawn[..., 0].contiguous(), right=True).clamp_max(max(0, parts - 2)) + 1
+    rank = drawn[..., 1:].argsort(dim=2).argsort(dim=2)
+    return (rank < size.unsqueeze(2)).to(torch.float32)
+
+
+def shapley(values: Tensor, answers: Tensor, change: Tensor, towards_equal: float = 1e-3) -> Tensor:
+    """Return shares (G, T, D) that add up to ``change`` (G, T), closest to ``answers`` (G, k, T) of ``values``."""
+    z, y, total = values.cpu().double(), answers.cpu().double(), change.cpu().double()
+    parts = z.shape[2]
+    equal = (total / parts).unsqueeze(1)  # (G, 1, T)
+    gram = z.transpose(1, 2) @ z + towards_equal * torch.eye(parts, dtype=z.dtype)
+    right = z.transpose(1, 2) @ (y - z.sum(2, keepdim=True) * equal)
+    both: Tensor = torch.linalg.solve(gram, torch.cat([right, torch.ones_like(right[..., :1])], 2))
+    free, ones = both[..., :-1], both[..., -1:]
+    found = equal + free - ones * (free.sum(1, keepdim=True) / ones.sum(1, keepdim=True))
+    return found.transpose(1, 2).to(values.device, torch.float32)

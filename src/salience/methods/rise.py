@@ -1,0 +1,69 @@
+"""RISE: the mean of random masks, weighed by what the model says behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from salience.engine.masks import RandomCells
+from salience.engine.queries import Found, Scene, Search
+from salience.errors import MethodError
+from salience.methods.asking import Asking, convergence, positive, weighted_sum
+from salience.methods.registry import register
+
+_POINTS_A_CELL = 8
+
+
+@register(
+    "rise",
+    summary="mean of random smooth masks, weighed by the output behind them",
+    family="black boxes",
+    signed=False,
+    reference="Petsiuk et al. 2018, arXiv 1806.07421",
+    details="Published: grids of 7 x 7 cells kept with chance 0.5, enlarged bilinearly and shifted at random, 4000 to "
+    "8000 masks, S = sum_i f(x * m_i) m_i / (N p), hidden pixels zero after normalisation. Ours: any fill (the image's "
+    "own mean by default), 1024 forward passes by default, and maps stored at an eighth of a cell.",
+    stochastic=True,
+)
+@dataclass(frozen=True)
+class Rise(Asking):
+    """``sum_i f(x m_i) m_i / (N keep)``: the expected output where the pixel is seen.
+
+    Parameters
+    ----------
+    cells
+        Cells along each side of the random grids.
+    keep
+        Chance of a cell to stay.
+    """
+
+    cells: int = 7
+    keep: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(cells=self.cells)
+        if not 0 < self.keep < 1:
+            raise MethodError(f"keep is {self.keep}; a chance between 0 and 1 is needed.")
+
+    def questions(self, size: tuple[int, int]) -> int:
+        """One a mask."""
+        return self.budget - 1
+
+    def search(self, scene: Scene) -> Search:
+        """Ask about all masks, then add them up."""
+        count = self.questions(scene.size)
+        masks = RandomCells(scene.image_ids, scene.seed, count, scene.size, self.cells, self.keep, scene.device)
+        answers = yield masks
+        grid = coarse(scene.size, masks.cell)
+        total, early = weighted_sum(masks, answers, scene, grid)
+        return Found(total / (count * self.keep), curve=convergence(early, count, total, scene))
+
+
+def coarse(size: tuple[int, int], cell: tuple[int, int]) -> tuple[int, int]:
+    """Return the grid at which masks of such cells lose nothing to speak of: eight points a cell, dividing the size."""
+    return _divide(size[0], cell[0]), _divide(size[1], cell[1])
+
+
+def _divide(length: int, cell: int) -> int:
+    step = max(s for s in range(1, max(2, cell // _POINTS_A_CELL + 1)) if length % s == 0)
+    return length // step
