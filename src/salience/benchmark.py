@@ -105,7 +105,7 @@ def _measure(
 ) -> Measured:
     source = open_images(images, limit=limit)
     job = prepare(
-        classifier, source, methods, target=target, output="logit", seed=0, map_dtype="float16", settings=settings
+        classifier, source, methods, target=target, output=None, seed=0, map_dtype="float16", settings=settings
     )
     for item in job.request.methods:
         if not isinstance(item.method, PointMethod):
@@ -171,7 +171,7 @@ def _whole_seconds(job: Job, source: Any, settings: RunSettings) -> float:
 
 def _best_plan(classifier: Classifier, sweep: Sweep, pixels: Tensor, plan: Plan) -> Plan:
     """Search around ``plan`` for the batch and memory format in which the bare calls are fastest."""
-    if getattr(classifier, "fixed_batch", None):
+    if getattr(classifier, "fixed_batch", None) or classifier.paid:
         return plan
 
     def cost(trial: Plan) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-_OPTIONAL = ("captum", "timm", "torchvision", "transformers", "skimage", "sklearn")
+_OPTIONAL = ("captum", "timm", "torchvision", "transformers", "onnxruntime", "httpx", "skimage", "sklearn")
 
 
 def method_rows() -> list[dict[str, Any]]:
@@ -37,6 +37,33 @@ def method_rows() -> list[dict[str, Any]]:
     return rows
 
 
+def metric_rows() -> list[dict[str, Any]]:
+    """Return a row for every registered metric."""
+    from salience.metrics.registry import GROUPS, metrics
+
+    rows = []
+    for name, cls in metrics().items():
+        traits = cls.traits
+        own = fields(cls)  # type: ignore[arg-type]  # every metric is a dataclass
+        rows.append(
+            {
+                "metric": name,
+                "family": traits.family,
+                "summary": traits.summary,
+                "direction": traits.direction,
+                "range": [v if abs(v) < float("inf") else None for v in (traits.low, traits.high)],
+                "sign": traits.sign,
+                "over": traits.over,
+                "settings": ", ".join(f"{f.name}={f.default}" for f in own),
+                "forwards": cls().cost(10, (224, 224)),
+                "groups": [group for group, members in GROUPS.items() if name in members],
+                "reference": traits.reference,
+                "details": traits.details,
+            }
+        )
+    return rows
+
+
 def model_rows() -> list[dict[str, Any]]:
     """Return a row for every way to load a model."""
     from salience.models.registry import list_adapters
@@ -48,7 +75,7 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
     """Print rows as a table that fits the terminal."""
     from rich.table import Table
 
-    console = _console()
+    console = console_of_output()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in rows[0]:
         table.add_column(name.replace("_", " "), overflow="fold")
@@ -62,7 +89,7 @@ def print_methods(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = _console()
+    console = console_of_output()
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -84,11 +111,47 @@ def print_methods(rows: list[dict[str, Any]]) -> None:
     )
 
 
+def print_metrics(rows: list[dict[str, Any]]) -> None:
+    """Print the metrics by family: name, what it tells, how to read it, source."""
+    from rich.table import Table
+    from rich.text import Text
+
+    console = console_of_output()
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    family = ""
+    for row in rows:
+        if row["family"] != family:
+            if family:
+                table.add_row()
+            family = row["family"]
+            table.add_row(Text(family, style="bold underline"))
+        low, high = ("unbounded" if v is None else f"{v:g}" for v in row["range"])
+        better = "no direction" if row["direction"] == "neither" else f"{row['direction']} is better"
+        traits = [better, f"{low} to {high}", f"{row['sign']} values", f"forward passes: {row['forwards']}"]
+        if row["settings"]:
+            traits.append(row["settings"].replace(", ", ":"))
+        table.add_row(Text(row["metric"], style="bold"), row["summary"])
+        table.add_row("", Text(f"{', '.join(traits)}; {row['reference']}", style="dim"))
+    console.print(table, highlight=False, markup=False)
+    groups: dict[str, list[str]] = {}
+    for row in rows:
+        for group in row["groups"]:
+            groups.setdefault(group, []).append(row["metric"])
+    console.print("\nGroups, as --metric complete-sound,boxes:", highlight=False, markup=False)
+    for group, members in groups.items():
+        console.print(f"  {group}: {', '.join(members)}", highlight=False, markup=False)
+    console.print(
+        "Forward passes are those of an image and method at 224 x 224 with 10 labels.", highlight=False, markup=False
+    )
+
+
 def print_speeds(rows: list[dict[str, Any]]) -> None:
     """Print what ``salience bench`` measured, and what the figures mean."""
     from rich.table import Table
 
-    console = _console()
+    console = console_of_output()
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("method", overflow="fold")
     for name in ("efficiency", "images/s", "bare ms", "run ms", "batch"):
@@ -104,7 +167,7 @@ def print_speeds(rows: list[dict[str, Any]]) -> None:
     )
 
 
-def _console() -> Console:
+def console_of_output() -> Console:
     """Return standard output, wide where it is a file or a pipe."""
     from rich.console import Console
 

@@ -154,7 +154,7 @@ def _words(event: Event) -> str:
             return f"{event.model}: nothing left to do, {counted(event.reused, 'image')} already done"
         kept = f", {event.reused} already done" if event.reused else ""
         return (
-            f"{event.model}: {counted(event.images, 'image')} to explain{kept}; "
+            f"{event.model}: {counted(event.images, 'image')} to {event.verb}{kept}; "
             f"{counted(event.calls_per_image, 'model call')} an image, in batches of {event.batch} "
             f"({event.memory_format}, {counted(event.threads, 'thread')}, {event.device})"
         )
@@ -164,7 +164,8 @@ def _words(event: Event) -> str:
         return f"{event.model}: memory ran out; going on with batches of {event.batch}"
     if isinstance(event, Finished) and (event.computed or event.failures):
         return (
-            f"{event.model}: {counted(event.computed, 'image')} explained in {duration(event.seconds)} "
+            f"{event.model}: {counted(event.computed, 'image')} {event.verb.rstrip('e')}ed "
+            f"in {duration(event.seconds)} "
             f"({event.images_per_second:.1f} a second), {event.reused} already done, "
             f"{counted(event.failures, 'failure')}"
         )
@@ -204,11 +205,20 @@ def summary_record(outcome: Outcome, page: Path | None) -> dict[str, Any]:
         "run": str(outcome.run.folder),
         "report": None if page is None else str(page),
         "images": info["images"]["count"],
-        "models": {name: {**info["last"][name], **_scores(outcome, name)} for name in outcome.summaries},
+        "models": {
+            name: {**info["last"][name], **_scores(outcome, name), **_queries(outcome, name)}
+            for name in outcome.summaries
+        },
         "methods": list(outcome.run.methods),
         "failures": outcome.failures,
         "notes": list(outcome.notes),
     }
+
+
+def _queries(outcome: Outcome, model: str) -> dict[str, int]:
+    """Return how many images a paid model was ever sent for this run."""
+    entry = outcome.run.info["models"][model]
+    return {"queries": entry["queries"]} if "queries" in entry else {}
 
 
 def _scores(outcome: Outcome, model: str) -> dict[str, Any]:
@@ -251,6 +261,8 @@ def summary_lines(outcome: Outcome, page: Path | None) -> list[str]:
                 lines.append(f"  {'other classes':{width}}  {others:6}")
         if scores["accuracy"] is not None:
             lines.append(f"  right on {scores['accuracy']:.1%} of {counted(scores['labelled'], 'labelled image')}")
+        for sent in _queries(outcome, model).values():
+            lines.append(f"  {counted(sent, 'image')} sent to it for this run in all, repeated attempts included")
     if outcome.failures:
         lines.append("")
         lines.append(f"{counted(outcome.failures, 'failure')}:")

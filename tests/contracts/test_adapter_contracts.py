@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,14 @@ import pytest
 import torch
 
 from salience.models import load_model
-from salience.models.classifier import LAYERS, Classifier
-from salience.models.registry import list_adapters
+from salience.models.classifier import Classifier
+from salience.models.registry import adapters, list_adapters
 from salience.testing.contracts import CLASSIFIER_CONTRACTS, METHOD_CONTRACTS
 from salience.testing.models import SmallNet
+from salience.testing.server import scores_of, serving, softmax
 
 METHODS = ("gradient", "contrast", "ig:steps=2", "gradcam")
+OUTPUTS_ALONE = ("occlusion:budget=10", "rise:budget=10")
 
 
 def library(name: str) -> Any:
@@ -85,6 +89,46 @@ def hf(folder: Path) -> str:
     return f"hf:{folder}"
 
 
+def onnx(folder: Path, *, rows: int | None, scores: str, layout: str) -> str:
+    """Export a small net to ONNX, with a fixed or free number of images."""
+    for needed in ("onnxruntime", "onnx", "onnxscript"):
+        library(needed)
+    torch.manual_seed(0)
+    net = Exported(SmallNet(5, inplace=False, norm=True), scores, layout).eval()
+    shape = (rows or 2, 3, 16, 16) if layout == "nchw" else (rows or 2, 16, 16, 3)
+    free = {"x": {0: torch.export.Dim("rows", min=1, max=64)}} if rows is None else None
+    torch.onnx.export(net, (torch.rand(shape),), folder / "net.onnx", dynamo=True, dynamic_shapes=free, verbose=False)
+    return f"onnx:{folder / 'net.onnx'}?mean=0.4&std=0.2&scores={scores}"
+
+
+class Exported(torch.nn.Module):
+    """A net that takes channels first or last, and returns logits or probabilities."""
+
+    def __init__(self, net: torch.nn.Module, scores: str, layout: str) -> None:
+        super().__init__()
+        self.net, self.scores, self.layout = net, scores, layout
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.net(x if self.layout == "nchw" else x.permute(0, 3, 1, 2))
+        return z.softmax(1) if self.scores == "probabilities" else z
+
+
+def http(folder: Path, stack: ExitStack, *, more: str) -> str:
+    """Start a server in a process of its own; the card names it."""
+    for needed in ("httpx", "uvicorn"):
+        library(needed)
+    server = stack.enter_context(serving())
+    server.switch(probabilities="probabilities" in more)
+    (folder / "far.toml").write_text(
+        f'model = "{server.url}"\nsize = 12\nmean = [0.4, 0.4, 0.4]\nstd = [0.2, 0.2, 0.2]\n{more}'
+    )
+    return str(folder / "far.toml")
+
+
+def callable_(fn: Callable[[Any], Any], arrays: Any, **how: Any) -> Classifier:
+    return Classifier.from_callable(fn, size=12, mean=(0.4,) * 3, std=(0.2,) * 3, arrays=arrays, **how)
+
+
 ADAPTERS: dict[str, Callable[[Path], str]] = {
     "card": card,
     "python": python,
@@ -94,14 +138,47 @@ ADAPTERS: dict[str, Callable[[Path], str]] = {
     "torchvision": torchvision,
     "hf": hf,
 }
+FILES: dict[str, Callable[[Path], str]] = {
+    "onnx": partial(onnx, rows=None, scores="logits", layout="nchw"),
+    "onnx_fixed_batch": partial(onnx, rows=4, scores="logits", layout="nchw"),
+    "onnx_probabilities": partial(onnx, rows=None, scores="probabilities", layout="nchw"),
+    "onnx_nhwc": partial(onnx, rows=None, scores="logits", layout="nhwc"),
+}
+SERVERS: dict[str, Callable[[Path, ExitStack], str]] = {
+    "http": partial(http, more='classes = ["a", "b", "c", "d", "e"]\n'),
+    "http_json_without_names": partial(http, more='wire = "json"\nscores = "probabilities"\n'),
+}
+CALLABLES: dict[str, Callable[[], Classifier]] = {
+    "callable_numpy": partial(callable_, scores_of, "numpy", name="callable_numpy"),
+    "callable_torch": partial(
+        callable_, lambda x: torch.from_numpy(scores_of(x.numpy())), "torch", name="callable_torch"
+    ),
+    "callable_probabilities_fixed_batch": partial(
+        callable_,
+        lambda x: softmax(scores_of(x)),
+        "numpy",
+        logits=False,
+        batch=4,
+        name="callable_probabilities_fixed_batch",
+    ),
+    "callable_paid": partial(callable_, scores_of, "numpy", paid=True, name="callable_paid"),
+}
+BLACK_BOXES = (*FILES, *SERVERS, *CALLABLES)
+PAIRS = [(name, method) for name in ADAPTERS for method in METHODS if (name, method) != ("pt2", "gradcam")]
+PAIRS += [(name, method) for name in BLACK_BOXES for method in OUTPUTS_ALONE]
 
 
-@pytest.fixture(scope="module", params=list(ADAPTERS))
-def classifier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    with torch.random.fork_rng():
-        spec = ADAPTERS[request.param](tmp_path_factory.mktemp(request.param))
+@pytest.fixture(scope="module", params=[*ADAPTERS, *BLACK_BOXES])
+def classifier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Classifier]:
+    name: str = request.param
+    with torch.random.fork_rng(), ExitStack() as stack:
+        if name in CALLABLES:
+            yield CALLABLES[name]()
+            return
+        folder = tmp_path_factory.mktemp(name)
+        spec = SERVERS[name](folder, stack) if name in SERVERS else (ADAPTERS | FILES)[name](folder)
         torch.manual_seed(0)
-        return load_model(f"{request.param}={spec}", device="cpu")
+        yield load_model(f"{name}={spec}", device="cpu")
 
 
 @pytest.mark.parametrize("check", CLASSIFIER_CONTRACTS, ids=lambda c: c.__name__.removeprefix("check_"))
@@ -109,13 +186,13 @@ def test_classifier(check: Callable[[Classifier], None], classifier: Classifier)
     check(classifier)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("classifier", "method"), PAIRS, indirect=["classifier"])
 @pytest.mark.parametrize("check", METHOD_CONTRACTS, ids=lambda c: c.__name__.removeprefix("check_"))
 def test_methods(check: Callable[[str, Classifier], None], method: str, classifier: Classifier) -> None:
-    if method == "gradcam" and LAYERS not in classifier.capabilities:
-        pytest.skip("an exported program has no layers; test_classifier holds that this is refused by name")
     check(method, classifier)
 
 
 def test_every_adapter_is_tried() -> None:
-    assert {name.split("_")[0] for name in ADAPTERS} == {row.prefix for row in list_adapters()}
+    tried = {name.split("_")[0] for name in (*ADAPTERS, *FILES, *SERVERS)}
+    assert tried | {"https"} == {row.prefix for row in list_adapters()}
+    assert adapters()["https"].load is adapters()["http"].load

@@ -23,6 +23,7 @@ from salience.errors import ModelError
 from salience.models.classifier import GRADIENTS, Classifier, as_found
 
 _CACHE_VERSION = 4
+_PAID_BATCH = 16
 _MAX_BATCH = {"cpu": 256, "cuda": 512, "mps": 256}
 
 
@@ -39,9 +40,14 @@ def make_plan(
     """Return the plan for ``classifier``: what is given by hand is kept, the rest is measured or remembered.
 
     The plan is one under which an image's result does not depend on its place in the batch, byte for byte; where
-    kernels make it so, attention is computed without fusion, or the batch is made smaller.
+    kernels make it so, attention is computed without fusion, or the batch is made smaller. A paid model is asked
+    nothing to find that out: its plan is what is given or usual, and promises no more than that (``exact`` is false).
     """
     fixed: int | None = getattr(classifier, "fixed_batch", None)
+    if classifier.paid:
+        count = threads or torch.get_num_threads()
+        size = fixed or batch or classifier.usual_batch or _PAID_BATCH
+        return Plan(size, memory_format or "contiguous", count, str(classifier.device), exact=False)
     path = _cache_path(classifier, gradients, (fixed or batch, memory_format, threads)) if remember else None
     known = _recall(path)
     if known is not None:

@@ -10,25 +10,34 @@
     crop = 0.875
     classes = "classes.txt"             # or a list
 
-``pt2 = "program.pt2"`` stands in the place of ``factory`` for an exported program.
+``pt2 = "program.pt2"`` stands in the place of ``factory`` for an exported program, ``model = "onnx:net.onnx"`` or
+``model = "https://host/predict"`` for a model of which only outputs are known. A card without any of them describes
+a model that is named beside it.
 """
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 
 from salience.errors import ModelError, nearest
 from salience.models.classifier import Classifier
-from salience.models.description import Description, validated
+from salience.models.description import Description, Positive, parse_options, validated
 from salience.models.exported import load_exported
 from salience.models.factories import make
-from salience.models.registry import NAME, make_name
+from salience.models.registry import NAME, Request, adapters, make_name, parse_spec
 from salience.models.weights import load_weights
+
+SOURCES = ("factory", "pt2", "model")
+# what says how a model is asked, and which kinds of model it can be said of
+ONNX_KEYS = frozenset({"scores", "output"})
+HTTP_KEYS = frozenset(
+    {"scores", "batch", "wire", "token_env", "timeout", "retries", "rate", "paid", "max_queries", "version"}
+)
 
 
 class Card(Description):
@@ -36,35 +45,116 @@ class Card(Description):
 
     factory: str | None = None
     pt2: str | None = None
+    model: str | None = None
     weights: str | None = None
     name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")] | None = None
 
+    scores: Literal["logits", "probabilities"] = "logits"
+    output: str | None = None
+    batch: Positive = 16
+    wire: Literal["npy", "json"] = "npy"
+    token_env: str | None = None
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
+    retries: Annotated[int, Field(ge=0, le=100)] = 6
+    rate: str | None = None
+    paid: bool = True
+    max_queries: Positive | None = None
+    version: str = ""
 
-def read_card(path: Path) -> Card:
-    """Read and check a model card.
+
+def parse_card(path: Path) -> Card:
+    """Read a card and check its keys.
 
     Raises
     ------
     ModelError
         When the file is missing or no TOML, a key is unknown, or a value is unusable.
     """
-    where = f"Model card {str(path)!r}"
+    return validated(Card, _values(path), f"Model card {str(path)!r}")
+
+
+def _values(path: Path) -> dict[str, Any]:
     if not path.is_file():
         near = nearest(path.name, [p.name for p in path.parent.glob("*.toml")]) if path.parent.is_dir() else ""
         raise ModelError(f"There is no model card {str(path)!r}.{near} Check the path.")
     try:
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{where} is no valid TOML: {error}.") from error
-    card = validated(Card, values, where)
-    if (card.factory is None) == (card.pt2 is None):
+        raise ModelError(f"Model card {str(path)!r} is no valid TOML: {error}.") from error
+
+
+def read_card(path: Path) -> Card:
+    """Read and check the card of a whole model: one that names what it describes.
+
+    Raises
+    ------
+    ModelError
+        When the card cannot be used, or does not name exactly one model.
+    """
+    where = f"Model card {str(path)!r}"
+    card = parse_card(path)
+    given = [key for key in SOURCES if getattr(card, key) is not None]
+    if len(given) != 1:
+        listed = "both " + " and ".join(map(repr, given)) if given else "neither 'factory', 'pt2' nor 'model'"
         raise ModelError(
-            f"{where} gives {'neither' if card.factory is None else 'both'} 'factory' and 'pt2': give one of them, "
-            "factory = 'file.py:function' for a model in Python, or pt2 = 'file.pt2' for an exported program."
+            f"{where} gives {listed}: give one of them, "
+            "factory = 'file.py:function' for a model in Python, pt2 = 'file.pt2' for an exported program, or "
+            "model = 'onnx:file.onnx' or 'https://...' for one of which only outputs are known. A card of "
+            "preprocessing alone goes behind --card, with the model itself behind --model."
         )
-    if card.pt2 is not None and card.weights is not None:
-        raise ModelError(f"{where} gives 'weights' with 'pt2', but an exported program holds its own: leave them out.")
+    if card.weights is not None and card.factory is None:
+        raise ModelError(
+            f"{where} gives 'weights' with {given[0]!r}, but an exported program holds its own: leave them out."
+        )
+    if card.model is None:
+        _refuse_keys(card, frozenset(), where)
     return card
+
+
+def describe(request: Request, keys: frozenset[str]) -> tuple[Card, Path, str]:
+    """Return what is said of a model that carries no description: by its card, over that by the spec's options.
+
+    Parameters
+    ----------
+    request
+        What an adapter was asked for.
+    keys
+        The keys beyond those of every :class:`~salience.models.description.Description` that mean something to it.
+
+    Returns
+    -------
+    tuple
+        The card, the folder that its class names are relative to, and what describes the model, for messages.
+
+    Raises
+    ------
+    ModelError
+        When a key is unknown, unusable or means nothing here, or the card describes another model.
+    """
+    options = parse_options(request.options)
+    if request.card is None:
+        where, values = f"Model {request.spec!r}", {}
+    else:
+        where, values = f"Model card {str(request.card)!r}", _values(request.card)
+    card = validated(Card, {**values, **options}, where)
+    other = next((key for key in SOURCES if getattr(card, key) not in (None, request.spec)), None)
+    if other is not None:
+        raise ModelError(
+            f"{where} names a model of its own ({other} = {getattr(card, other)!r}), and cannot describe "
+            f"{request.spec!r} too. Give the card itself as --model, or take {other!r} out of it."
+        )
+    _refuse_keys(card, keys, where)
+    own = request.card is not None and "classes" not in options
+    return card, request.card.parent if own and request.card else Path(), where
+
+
+def _refuse_keys(card: Card, keys: frozenset[str], where: str) -> None:
+    """Refuse keys that would be ignored."""
+    for key in Card.model_fields:
+        if key in card.model_fields_set and key in (ONNX_KEYS | HTTP_KEYS) - keys:
+            kind = "an ONNX file (onnx:)" if key in ONNX_KEYS - HTTP_KEYS else "a model behind a URL (http:, https:)"
+            kind = "a model of which only outputs are known (onnx:, http:, https:)" if key == "scores" else kind
+            raise ModelError(f"{where} gives {key!r}, which is for {kind} alone. Take it out.")
 
 
 def load_card(path: Path, device: torch.device | None = None) -> Classifier:
@@ -77,8 +167,11 @@ def load_card(path: Path, device: torch.device | None = None) -> Classifier:
     """
     card = read_card(path)
     where, base = f"Model card {str(path)!r}", path.parent
-    if card.pt2 is not None:
-        classifier = load_exported(base / card.pt2, card, base, where, device or torch.device("cpu"))
+    device = device or torch.device("cpu")
+    if card.model is not None:
+        classifier = _load_described(card.model, path, device)
+    elif card.pt2 is not None:
+        classifier = load_exported(base / card.pt2, card, base, where, device)
     else:
         made = make(card.factory or "", base, where)
         if card.weights is not None:
@@ -87,3 +180,14 @@ def load_card(path: Path, device: torch.device | None = None) -> Classifier:
         classifier = card.build(made, base, where)
     classifier.name = card.name or make_name(path.stem)
     return classifier
+
+
+def _load_described(spec: str, path: Path, device: torch.device) -> Classifier:
+    found, target, options = parse_spec(spec)
+    if not found.takes_card:
+        kinds = ", ".join(f"{a.prefix}:" for a in adapters().values() if a.takes_card)
+        raise ModelError(
+            f"Model card {str(path)!r} gives model = {spec!r}, which describes itself. A card can describe {kinds}; "
+            f"name this one directly: --model {spec}."
+        )
+    return found.load(Request(spec, target, device, options, path.parent, path))

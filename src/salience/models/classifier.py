@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from salience.data.preprocessing import Fit, Interpolation, Preprocessing
 from salience.errors import ModelError
 
 if TYPE_CHECKING:
+    from salience.models.account import Account
     from salience.models.layers import Layer
 
 GRADIENTS = "gradients"
@@ -96,6 +97,83 @@ class Classifier:
         self.found_layers: dict[str | None, Layer] = {}  # by the name asked for: finding one takes a probe batch
         self._place()
 
+    @classmethod
+    def from_callable(
+        cls,
+        fn: Callable[[Any], Any],
+        *,
+        size: int | tuple[int, int],
+        logits: bool = True,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+        classes: Sequence[str] | None = None,
+        name: str = "model",
+        arrays: Literal["numpy", "torch"] = "numpy",
+        batch: int | None = None,
+        paid: bool = False,
+        max_queries: int | None = None,
+        version: str = "",
+        interpolation: Interpolation = "bicubic",
+        fit: Fit = "crop",
+        crop: float = 1.0,
+    ) -> Classifier:
+        """Make a classifier of any function; it has neither gradients nor layers.
+
+        Parameters
+        ----------
+        fn
+            Takes normalised images (N, 3, H, W), float32, and returns scores (N, C), one row for each image.
+        size, mean, std, classes, name, interpolation, fit, crop
+            As for the class itself.
+        logits
+            False says that the scores are probabilities: they are checked, and their logarithms taken for logits.
+        arrays
+            What ``fn`` takes: ``numpy`` arrays, or ``torch`` tensors on this classifier's device. It may return either.
+        batch
+            The one number of images that ``fn`` takes, None where it takes any.
+        paid
+            Whether asking costs something: nothing is then asked to measure the model, no row is sent twice, and a run
+            directory keeps every answer until what was made of it is safe.
+        max_queries
+            With ``paid``: rows that may be sent at most.
+        version
+            Changes when ``fn`` answers differently and its code does not show it; of paid functions nothing else tells.
+
+        Raises
+        ------
+        SettingsError
+            When the preprocessing or an argument makes no sense.
+        ModelError
+            When ``fn`` is no function; later, when it answers with something unusable.
+        """
+        from salience.models.callables import box_callable
+
+        box = box_callable(
+            fn,
+            size=(size, size) if isinstance(size, int) else size,
+            logits=logits,
+            arrays=arrays,
+            batch=batch,
+            classes=None if classes is None else len(classes),
+            paid=paid,
+            max_queries=max_queries,
+            version=version,
+            name=name,
+        )
+        return cls(
+            box,
+            size=size,
+            mean=mean,
+            std=std,
+            classes=classes,
+            interpolation=interpolation,
+            fit=fit,
+            crop=crop,
+            name=name,
+            capabilities=frozenset(),
+            fixed_batch=batch,
+        )
+
     def __repr__(self) -> str:
         h, w = self.preprocessing.size
         return f"Classifier({self.name!r}, {type(self.module).__name__}, {h}x{w}, {self.device}, {self.dtype})"
@@ -120,6 +198,25 @@ class Classifier:
         self._place(torch.device(device))
         return self
 
+    # ------------------------------------------------------------------ what it costs
+
+    @property
+    def account(self) -> Account | None:
+        """What is sent to a model that is not computed here, counted and limited; None for all others."""
+        account: Account | None = getattr(self.module, "account", None)
+        return account
+
+    @property
+    def paid(self) -> bool:
+        """Whether asking costs something: then nothing is asked but what a method needs."""
+        return bool(getattr(self.module, "paid", False))
+
+    @property
+    def usual_batch(self) -> int | None:
+        """The number of images in a call where none is asked for and none may be measured."""
+        batch: int | None = getattr(self.module, "usual_batch", None)
+        return batch
+
     # ------------------------------------------------------------------ what it answers
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -132,7 +229,12 @@ class Classifier:
 
     @property
     def num_classes(self) -> int:
-        """Number of logits, read off one forward pass the first time it is needed."""
+        """Number of logits, read off one forward pass the first time it is needed.
+
+        Of a paid model with class names it is their number; its first answer must have as many.
+        """
+        if self._num_classes is None and self.paid and self.classes is not None:
+            self._num_classes = len(self.classes)
         if self._num_classes is None:
             with as_found(self.module), torch.no_grad():
                 blank = torch.zeros(
@@ -167,8 +269,14 @@ class Classifier:
 
         Two classifiers with equal fingerprints give equal outputs, as far as their code is the same: the code of
         ``forward`` itself is not hashed, the module tree's printed form is. It is the same in every process.
+
+        A module that has no weights to show may have a method ``__fingerprint__(self) -> bytes``, which is hashed as
+        well: bytes that are the same in every process and others when its outputs change.
         """
         digest = hashlib.sha256()
+        shown = getattr(self.module, "__fingerprint__", None)
+        if shown is not None:
+            digest.update(shown())
         printed = _ADDRESS.sub("", repr(self.module))
         digest.update(f"{type(self.module).__module__}.{type(self.module).__qualname__}\n{printed}\n".encode())
         digest.update(repr(sorted(self.preprocessing.to_dict().items())).encode())

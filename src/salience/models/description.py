@@ -38,6 +38,18 @@ EXPECTED = {
     "token_grid": "[rows, columns] of the patch tokens are needed, e.g. token_grid = [14, 14]",
     "factory": "'file.py:function' or 'package.module:function' is needed",
     "pt2": "the path of an exported program is needed, e.g. pt2 = 'model.pt2'",
+    "model": "the spec of what the card describes is needed, e.g. model = 'onnx:net.onnx' or 'https://host/predict'",
+    "scores": "'logits' or 'probabilities' is needed: what the model returns",
+    "output": "the name of the output with the scores is needed, e.g. output = 'logits'",
+    "batch": "the number of images in a request is needed, e.g. batch = 16",
+    "wire": "'npy' or 'json' is needed: how images are sent",
+    "token_env": "the name of an environment variable that holds the token is needed, e.g. token_env = 'MY_TOKEN'",
+    "timeout": "the seconds to wait for an answer are needed, above 0, e.g. timeout = 60",
+    "retries": "the number of repeated attempts is needed, 0 to 100, e.g. retries = 6",
+    "rate": "images in a time are needed, e.g. rate = '50/s'",
+    "paid": "true or false is needed: whether asking costs something",
+    "max_queries": "the number of images that may be sent at most is needed, e.g. max_queries = 100000",
+    "version": "a text that changes when the model behind the URL does is needed, e.g. version = '2024-05'",
     "weights": "the path of a .safetensors, .pt, .pth or .th file is needed",
     "name": "a name of letters, digits, '_', '.' and '-' is needed, e.g. name = 'resnet-50'",
 }
@@ -177,7 +189,12 @@ def from_options(options: Mapping[str, str], where: str) -> Description:
     ModelError
         When a value is unusable.
     """
-    return validated(Description, {key: _parsed(key, text) for key, text in options.items()}, where)
+    return validated(Description, parse_options(options), where)
+
+
+def parse_options(options: Mapping[str, str]) -> dict[str, Any]:
+    """Turn the options of a spec into the values that a card would hold."""
+    return {key: _parsed(key, text) for key, text in options.items()}
 
 
 def _parsed(key: str, text: str) -> Any:

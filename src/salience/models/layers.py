@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from salience.errors import MethodError, nearest
-from salience.models.classifier import LAYERS, Classifier, as_found
+from salience.models.classifier import GRADIENTS, LAYERS, Classifier, as_found
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,17 @@ def find_layer(classifier: Classifier, name: str | None = None) -> Layer:
     if LAYERS not in classifier.capabilities:
         raise MethodError(
             f"Model {classifier.name!r} ({classifier.spec}) gives no access to its layers, which class activation maps "
-            "need. Choose a method that needs gradients or outputs alone, e.g. 'gradient' or 'ig'."
+            f"need. Choose a method that needs {_instead(classifier)}."
         )
     known = classifier.found_layers.get(wanted)
     if known is None:
         known = classifier.found_layers[wanted] = _search(classifier, wanted)
     return known
+
+
+def _instead(classifier: Classifier) -> str:
+    has_gradients = GRADIENTS in classifier.capabilities
+    return "gradients or outputs alone, e.g. 'gradient' or 'ig'" if has_gradients else "outputs alone"
 
 
 def _search(classifier: Classifier, wanted: str | None) -> Layer:

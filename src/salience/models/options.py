@@ -14,6 +14,12 @@ DESCRIBED = {
     "token_grid": "ROWSxCOLUMNS of patch tokens",
 }
 
+# what is asked of a model of which only outputs are known
+OUTPUTS = {
+    "scores": "logits or probabilities: what the model returns",
+    "output": "name of the output with the scores",
+}
+
 # what a library of architectures with downloaded weights can be told
 HUB = {
     "pretrained": "true, or false for random weights",

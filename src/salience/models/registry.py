@@ -43,12 +43,23 @@ class Request:
         The options behind ``?``; only those that the adapter declares get here.
     device
         Where the model will run. The loader moves it there; only programs that are tied to a device need to know.
+    base
+        Folder that a path in the spec is relative to: a card's own where the card names the model.
+    card
+        The card that describes a model that carries no description; only for adapters that say ``takes_card``.
     """
 
     spec: str
     target: str
     device: torch.device
     options: Mapping[str, str] = field(default_factory=dict)
+    base: Path = Path()
+    card: Path | None = None
+
+    @property
+    def path(self) -> Path:
+        """The target as a path."""
+        return self.base / Path(self.target).expanduser()
 
     def flag(self, key: str, default: bool) -> bool:
         """Read an option that is true or false."""
@@ -78,7 +89,9 @@ Load = Callable[[Request], "Classifier"]
 class Adapter:
     """One way to load models, as it registered itself.
 
-    ``requires`` is the package it needs, if any; ``options`` maps each option's name to what it means.
+    ``requires`` is the package it needs, if any, and ``extra`` what installs it; ``options`` maps each option's name to
+    what it means. ``takes_card`` says that a card can describe what it loads, ``whole`` that a spec is not split at
+    ``?``: its target is the spec itself.
     """
 
     prefix: str
@@ -87,6 +100,9 @@ class Adapter:
     load: Load
     requires: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    extra: str | None = None
+    takes_card: bool = False
+    whole: bool = False
 
 
 class AdapterRow(NamedTuple):
@@ -108,6 +124,9 @@ def adapter(
     example: str,
     requires: str | None = None,
     options: Mapping[str, str] | None = None,
+    extra: str | None = None,
+    takes_card: bool = False,
+    whole: bool = False,
 ) -> Callable[[Load], Load]:
     """Register the decorated function as the adapter of ``prefix``.
 
@@ -118,9 +137,15 @@ def adapter(
     summary, example
         One line and one spec, for the table of adapters.
     requires
-        Package that must be installed; the extra of the same name installs it.
+        Package that must be installed.
     options
         Options that may stand behind ``?``, with their meaning.
+    extra
+        The extra that installs it; by default the one of the package's name.
+    takes_card
+        Whether a card (``--card``, or ``model = "PREFIX:TARGET"`` in it) can describe the model.
+    whole
+        Whether the spec is handed over whole, as URLs need it.
     """
 
     def register(load: Load) -> Load:
@@ -129,7 +154,9 @@ def adapter(
             raise ModelError(
                 f"The prefix {prefix!r} is taken by the adapter in {known.load.__module__}; choose another."
             )
-        _ADAPTERS[prefix] = Adapter(prefix, summary, example, load, requires, dict(options or {}))
+        _ADAPTERS[prefix] = Adapter(
+            prefix, summary, example, load, requires, dict(options or {}), extra or requires, takes_card, whole
+        )
         return load
 
     return register
@@ -195,6 +222,11 @@ def check_name(name: str) -> str:
     return name
 
 
+def redacted(text: str) -> str:
+    """Take user name and password out of every URL in ``text``."""
+    return re.sub(r"(https?://)[^/?#@\s]*@", r"\1", text)
+
+
 def make_name(text: str) -> str:
     """Turn any text into a name that :func:`check_name` accepts."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.") or "model"
@@ -218,8 +250,8 @@ def parse_spec(spec: str) -> tuple[Adapter, str, dict[str, str]]:
         found, rest = known["python"], spec
     else:
         raise ModelError(_unknown(spec, known))
-    target, options = _split_options(rest)
-    if not target:
+    target, options = (spec, {}) if found.whole else _split_options(rest)
+    if not target or not rest:
         raise ModelError(f"Model {spec!r} names nothing behind '{prefix}:'; write for example {found.example}.")
     for key in options:
         if key not in found.options:
@@ -231,7 +263,7 @@ def parse_spec(spec: str) -> tuple[Adapter, str, dict[str, str]]:
     if found.requires is not None and not is_installed(found.requires):
         raise ModelError(
             f"Model {spec!r} needs the package {found.requires}, which is not installed: "
-            f'pip install "salience[{found.requires}]".'
+            f'pip install "salience[{found.extra}]".'
         )
     return found, target, options
 
@@ -261,7 +293,7 @@ def _unknown(spec: str, known: Mapping[str, Adapter]) -> str:
             f'the architecture, and weights = "{path.name}".'
         )
     if suffix == ".onnx":
-        return f"Model {spec!r} is an ONNX file, which has no gradients. Use the torch model, or 'pt2:PATH'."
+        return f"Model {spec!r} is an ONNX file: write 'onnx:{spec}', with --card for its preprocessing."
     if path.is_dir():
         return f"Model {spec!r} is a folder. Is it one of transformers? Then write 'hf:{spec}'."
     prefix, colon, _ = spec.partition(":")
@@ -277,8 +309,8 @@ def _unknown(spec: str, known: Mapping[str, Adapter]) -> str:
 
 
 @contextmanager
-def importing(package: str) -> Iterator[None]:
-    """Turn a failing import of an optional package into a message that says what to do.
+def importing(package: str, extra: str | None = None) -> Iterator[None]:
+    """Turn a failing import of an optional package, which ``extra`` installs, into a message that says what to do.
 
     Raises
     ------
@@ -289,7 +321,7 @@ def importing(package: str) -> Iterator[None]:
         yield
     except (ImportError, RuntimeError, OSError) as error:
         cause = str(error).strip().rstrip(".")
-        cure = torchvision_cure(error) or f'Reinstall it: pip install "salience[{package}]".'
+        cure = torchvision_cure(error) or f'Reinstall it: pip install "salience[{extra or package}]".'
         raise ModelError(f"The package {package} cannot be imported: {cause}. {cure}") from error
 
 

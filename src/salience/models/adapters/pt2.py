@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from salience.models.options import DESCRIBED
@@ -17,14 +16,14 @@ if TYPE_CHECKING:
     summary="a program saved with torch.export.save: gradients, but no layers",
     example="pt2:model.pt2?mean=0.5&std=0.5",
     options=DESCRIBED,
+    takes_card=True,
 )
 def load(request: Request) -> Classifier:
     """Load an exported program; size and normalisation come from the options."""
-    from salience.models.description import from_options
+    from salience.models.card import describe
     from salience.models.exported import load_exported
 
-    where, path = f"Model {request.spec!r}", Path(request.target)
-    description = from_options(request.options, where)
-    classifier = load_exported(path, description, Path(), where, request.device)
-    classifier.name = make_name(path.stem)
+    card, base, where = describe(request, frozenset())
+    classifier = load_exported(request.path, card, base, where, request.device)
+    classifier.name = card.name or make_name(request.path.stem)
     return classifier
