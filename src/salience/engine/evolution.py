@@ -7,6 +7,7 @@ of differential evolution lie in [0, 1]. All random numbers come from :class:`~s
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -90,7 +91,7 @@ class Evolution:
     _scales: Tensor = field(init=False)
     _rates: Tensor = field(init=False)
     _memory: Tensor = field(init=False)
-    _slot: int = field(init=False, default=0)
+    _slot: Tensor = field(init=False)
     _archive: Tensor = field(init=False)
     _archived: Tensor = field(init=False)
     _trial: tuple[Tensor, Tensor, Tensor] | None = field(init=False, default=None)
@@ -100,6 +101,7 @@ class Evolution:
         self._scales = self.population.new_full((groups, count, 1), self.scale)
         self._rates = self.population.new_full((groups, count, 1), self.rate)
         self._memory = self.population.new_full((groups, _SHADE_MEMORY, 2), 0.5)
+        self._slot = torch.zeros(groups, dtype=torch.int64, device=self.population.device)
         self._archive = self.population.clone()
         self._archived = torch.zeros(groups, dtype=torch.int64, device=self.population.device)
 
@@ -162,8 +164,12 @@ class Evolution:
         best = pick(self.population, self.fitness.argsort(dim=1, descending=True, stable=True).gather(1, rank))
         first = pick(self.population, draws.parents[..., 0])
         both = torch.cat([self.population, self._archive], 1)
-        room = (count + self._archived).unsqueeze(1)
-        second = pick(both, (self.stream.uniform(count) * room).long().clamp_max(2 * count - 1))
+        room = (count + self._archived - 2).unsqueeze(1)  # neither itself nor the first parent
+        drawn = torch.minimum((self.stream.uniform(count) * room).long(), room - 1)
+        itself = torch.arange(count, device=drawn.device).expand_as(drawn)
+        for taken in (torch.minimum(itself, draws.parents[..., 0]), torch.maximum(itself, draws.parents[..., 0])):
+            drawn = drawn + (drawn >= taken)
+        second = pick(both, drawn)
         return self.population + scales * (best - self.population + first - second)
 
     def _learn(self, gain: Tensor, scales: Tensor, rates: Tensor) -> None:
@@ -185,9 +191,10 @@ class Evolution:
         weight = (weight / total.clamp_min(torch.finfo(weight.dtype).tiny)).unsqueeze(2)
         mean_scale = (weight * scales.square()).sum(1) / (weight * scales).sum(1).clamp_min(1e-12)
         mean_rate = (weight * rates).sum(1)
-        fresh = torch.cat([mean_scale, mean_rate], 1)
-        self._memory[:, self._slot] = torch.where(any_won, fresh, self._memory[:, self._slot])
-        self._slot = (self._slot + 1) % _SHADE_MEMORY
+        fresh = torch.cat([mean_scale, mean_rate], 1).unsqueeze(1)
+        here = (torch.arange(_SHADE_MEMORY, device=fresh.device) == self._slot.unsqueeze(1)) & any_won
+        self._memory = torch.where(here.unsqueeze(2), fresh, self._memory)
+        self._slot = (self._slot + any_won.squeeze(1)) % _SHADE_MEMORY
 
 
 @dataclass
@@ -216,7 +223,7 @@ class NaturalEvolution:
         assert self._noise is not None  # trials() comes first
         weight = utilities(fitness)
         genes = self.mean.shape[1]
-        rate = self.sigma_rate or (3 + torch.tensor(float(genes)).log().item()) / (5 * genes**0.5)
+        rate = (3 + math.log(genes)) / (5 * math.sqrt(genes)) if self.sigma_rate is None else self.sigma_rate
         self.mean = self.mean + self.mean_rate * self.sigma * (weight.unsqueeze(2) * self._noise).sum(1)
         change = (weight.unsqueeze(2) * (self._noise.square() - 1)).sum(1)
         self.sigma = self.sigma * (0.5 * rate * change).exp()
@@ -226,6 +233,6 @@ def utilities(fitness: Tensor) -> Tensor:
     """Return the weights (G, P) of ranks: max(0, log(P/2 + 1) - log(rank)), scaled to one, less 1/P."""
     count = fitness.shape[1]
     rank = fitness.argsort(dim=1, descending=True, stable=True).argsort(dim=1) + 1
-    raw = (torch.tensor(count / 2 + 1).log().item() - rank.to(fitness.dtype).log()).clamp_min(0)
+    raw = (math.log(count / 2 + 1) - rank.to(fitness.dtype).log()).clamp_min(0)
     shares: Tensor = raw / raw.sum(1, keepdim=True)
     return shares - 1 / count

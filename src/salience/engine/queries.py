@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -73,12 +73,14 @@ class Scene:
 class Found:
     """What a search found: maps (G, T, h, w), numbers to store beside each map (G, T), and its convergence.
 
-    ``curve`` gives pairs of (masks asked so far, a figure (G, T) that grows towards its end).
+    ``curve`` gives pairs of (masks asked so far, a figure (G, T)): how far the maps agreed with the final ones, or the
+    best fitness so far, as ``curve_of`` says. NaN is not stored.
     """
 
     maps: Tensor
     diagnostics: dict[str, Tensor] = field(default_factory=dict)
     curve: list[tuple[int, Tensor]] = field(default_factory=list)
+    curve_of: Literal["agreement", "fitness"] = "agreement"
 
 
 Search = Generator[Masks, Tensor, Found]

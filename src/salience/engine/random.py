@@ -82,8 +82,9 @@ class Stream:
         return (1 - u[:, 0]).log_().mul_(-2.0).sqrt_() * (2 * math.pi * u[:, 1]).cos_()
 
     def cauchy(self, *shape: int) -> Tensor:
-        """Return float32 (G, *shape), standard Cauchy; the largest absolute value is about 5e6."""
-        return (math.pi * (self.uniform(*shape) + 2.0**-25 - 0.5)).tan_()
+        """Return float32 (G, *shape), standard Cauchy; the largest absolute value is about 1.3e7."""
+        # both steps are exact in this order: half of the numbers are below zero, and none is at a pole
+        return (math.pi * (self.uniform(*shape) - 0.5 + 2.0**-25)).tan_()
 
 
 def uniform(keys: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:

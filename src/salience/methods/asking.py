@@ -52,6 +52,11 @@ class Asking(QueryMethod):
         """Probabilities, as in all of these methods' papers."""
         return "prob"
 
+    @property
+    def needs_pool(self) -> bool:
+        """Whether hidden pixels are those of another image."""
+        return self.fill == "dataset"
+
 
 def positive(**settings: float) -> None:
     """Refuse settings that are not above zero."""
@@ -84,8 +89,11 @@ def convergence(early: list[tuple[int, Tensor]], count: int, final: Tensor, scen
 def correlation(a: Tensor, b: Tensor) -> Tensor:
     """Return Pearson's correlation of rows (G, n), 0 where one is constant."""
     x, y = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
+    # in float64, where the squares of small outputs do not vanish
+    x, y = x.double(), y.double()
     both = x.square().sum(1) * y.square().sum(1)
-    return torch.where(both > 0, (x * y).sum(1) / both.clamp_min(torch.finfo(both.dtype).tiny).sqrt(), 0.0)
+    found = torch.where(both > 0, (x * y).sum(1) / both.clamp_min(torch.finfo(both.dtype).tiny).sqrt(), 0.0)
+    return found.to(a.dtype)
 
 
 def weighted_sum(

@@ -83,6 +83,11 @@ class DeCam(Asking):
             raise MethodError(f"rate is {self.rate}; a share between 0 and 1 is needed.")
 
     @property
+    def signed(self) -> bool:
+        """Weights of a linear model have signs; masks have none."""
+        return self.map == "ridge"
+
+    @property
     def least(self) -> int:
         """Two generations of four, two questions each, and the image."""
         return 17
@@ -118,7 +123,7 @@ class DeCam(Asking):
             gains.append(gain)
             curve.append((2 * count * (generation + 1), _best(evolution, scene)))
         maps = self._maps(code, torch.cat(tried, 1), torch.cat(gains, 1))
-        return Found(maps, curve=_thin(curve))
+        return Found(maps, curve=_thin(curve), curve_of="fitness")
 
     def _fitness(self, code: _Code, genes: Tensor, answers: Tensor) -> Tensor:
         """Return the fitness (G, P, T) of candidates for every target."""

@@ -73,13 +73,18 @@ def hsic(values: Tensor, answers: Tensor) -> Tensor:
         n = len(y)
         signs = 2 * x - 1
         signs = signs - signs.mean(0)  # H s
-        width = (y[:, None] - y[None, :]).abs().flatten()[:: max(1, n * n // 10_000)].median().clamp_min(1e-12)
+        width = _median_distance(y).clamp_min(1e-12)
         total = torch.zeros(x.shape[1], dtype=x.dtype)
         for rows in every(n, _ROWS):
             kernel = torch.exp(-((y[rows.start : rows.stop, None] - y) ** 2) / (2 * width**2))
             total += (signs[rows.start : rows.stop] * (kernel @ signs)).sum(0)
-        out.append(total / (2 * (n - 1) ** 2))
+        out.append(total.clamp_min(0) / (2 * (n - 1) ** 2))  # of independent parts, rounding alone is left
     return torch.stack(out).to(values.device, torch.float32)
+
+
+def _median_distance(y: Tensor) -> Tensor:
+    """Return the median of |y_i - y_j| over all i and j; from 200 answers on, over 100 or more of the j."""
+    return (y[:, None] - y[None, :: max(1, len(y) // 100)]).abs().median()
 
 
 @register(

@@ -101,15 +101,22 @@ class Occlusion(Asking):
 
 
 def _average(fall: Tensor, windows: Tensor, size: tuple[int, int], step: int) -> Tensor:
-    """Return the mean fall (G, T, h, w) over the windows that cover the middle of each ``step`` x ``step`` cell."""
-    y = torch.arange(-(-size[0] // step), device=fall.device) * step + step // 2
-    x = torch.arange(-(-size[1] // step), device=fall.device) * step + step // 2
-    y, x = y.clamp_max(size[0] - 1), x.clamp_max(size[1] - 1)
+    """Return the mean fall (G, T, h, w) over the windows that cover the middle of each cell of the map.
+
+    Cells are about ``step`` x ``step``, and divide the image evenly: that is where a map's values stand.
+    """
+    y, x = _middles(size[0], step).to(fall.device), _middles(size[1], step).to(fall.device)
     down = (windows[:, 0, None] <= y) & (y < windows[:, 2, None])
     across = (windows[:, 1, None] <= x) & (x < windows[:, 3, None])
     covers = (down[:, :, None] & across[:, None, :]).flatten(1).to(fall.dtype)  # (k, h * w)
     total = fall.transpose(1, 2) @ covers
     return (total / covers.sum(0).clamp_min(1)).view(*total.shape[:2], len(y), len(x))
+
+
+def _middles(length: int, step: int) -> Tensor:
+    """Return the middle pixels of the cells of about ``step`` pixels that divide a side evenly."""
+    cells = -(-length // step)
+    return (2 * torch.arange(cells) + 1) * length // (2 * cells)
 
 
 def _quarter(windows: Tensor) -> Tensor:

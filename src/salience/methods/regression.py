@@ -38,12 +38,17 @@ class _Surrogate(Asking):
         super().__post_init__()
         positive(cells=self.cells)
 
-    def _parts(self, scene: Scene) -> tuple[Tensor | None, int]:
-        """Return each pixel's segment (G, H, W), None for a grid, and the number of parts."""
+    def _parts(self, scene: Scene) -> tuple[Tensor | None, Tensor]:
+        """Return each pixel's segment (G, H, W), None for a grid, and which of D parts an image has, (G, D) of 0 and 1.
+
+        D is the same for every image, so that what one gets does not depend on the others of its group.
+        """
+        cells = self.cells**2
         if self.segments == "grid":
-            return None, self.cells**2
-        found = superpixels(scene.images, self.cells**2)
-        return found, int(found.max()) + 1
+            return None, torch.ones(len(scene.images), cells, device=scene.device)
+        found = superpixels(scene.images, cells)
+        last = found.flatten(1).amax(1, keepdim=True)
+        return found, (torch.arange(2 * cells, device=scene.device) <= last).to(torch.float32)
 
     def _masks(self, values: Tensor, place: Tensor | None) -> Masks:
         if place is None:
@@ -96,10 +101,10 @@ class Ridge(_Surrogate):
 
     def search(self, scene: Scene) -> Search:
         """Ask about all masks, then solve."""
-        place, parts = self._parts(scene)
+        place, present = self._parts(scene)
         count = self.questions(scene.size)
-        drawn = Stream(scene.image_ids, scene.seed, "parts", scene.device).uniform(count, parts)
-        values = (drawn < self.keep).to(torch.float32)
+        drawn = Stream(scene.image_ids, scene.seed, "parts", scene.device).uniform(count, present.shape[1])
+        values = (drawn < self.keep) * present.unsqueeze(1)
         answers = yield self._masks(values, place)
         weights = ridge(values, answers, self.penalty)
         early = [
@@ -139,42 +144,50 @@ class KernelShap(_Surrogate):
 
     def search(self, scene: Scene) -> Search:
         """Ask about coalitions and their complements, then solve."""
-        place, parts = self._parts(scene)
+        place, present = self._parts(scene)
         pairs = (self.questions(scene.size) - 1) // 2
         stream = Stream(scene.image_ids, scene.seed, "coalitions", scene.device)
-        half = coalitions(stream.uniform(pairs, parts + 1))
-        values = torch.stack([half, 1 - half], 2).flatten(1, 2)
+        half = coalitions(stream.uniform(pairs, 1 + present.shape[1]), present)
+        values = torch.stack([half, present.unsqueeze(1) - half], 2).flatten(1, 2)
         answers = yield self._masks(torch.cat([torch.zeros_like(values[:, :1]), values], 1), place)
         none, rest = answers[:, :1], answers[:, 1:]
         change = scene.scores.unsqueeze(1) - none
-        shares = shapley(values, rest - none, change.squeeze(1))
+        shares = shapley(values, rest - none, change.squeeze(1), present)
         lead = scene.leading(change)
         early = [
-            (k + 1, shapley(values[:, :k], scene.leading(rest[:, :k] - none).unsqueeze(2), lead)[:, 0])
+            (k + 1, shapley(values[:, :k], scene.leading(rest[:, :k] - none).unsqueeze(2), lead, present)[:, 0])
             for k in checkpoints(2 * pairs)
         ]
         return Found(self._maps(shares, place), curve=convergence(early, 2 * pairs + 1, shares, scene))
 
 
-def coalitions(drawn: Tensor) -> Tensor:
-    """Turn uniform numbers (G, k, 1 + D) into coalitions (G, k, D): sizes by the Shapley kernel, then members."""
-    parts = drawn.shape[2] - 1
-    sizes = torch.arange(1, parts, dtype=torch.float64)
-    chance = 1 / (sizes * (parts - sizes))
-    steps = (chance / chance.sum()).cumsum(0).to(drawn.device, torch.float32)
-    size = torch.searchsorted(steps, drawn[..., 0].contiguous(), right=True).clamp_max(max(0, parts - 2)) + 1
-    rank = drawn[..., 1:].argsort(dim=2).argsort(dim=2)
+def coalitions(drawn: Tensor, present: Tensor) -> Tensor:
+    """Turn uniform numbers (G, k, 1 + D) into coalitions (G, k, D): sizes by the Shapley kernel, then members.
+
+    ``present`` (G, D) says which parts an image has; the others are in no coalition.
+    """
+    count = present.double().sum(1, keepdim=True)  # (G, 1)
+    sizes = torch.arange(1, present.shape[1], dtype=torch.float64, device=drawn.device)
+    chance = torch.where(sizes < count, 1 / (sizes * (count - sizes)), 0.0)
+    steps = (chance.cumsum(1) / chance.sum(1, keepdim=True)).to(torch.float32)
+    size = torch.searchsorted(steps, drawn[..., 0].contiguous(), right=True) + 1
+    size = torch.minimum(size, count.long() - 1).clamp_min(1)
+    members = drawn[..., 1:].masked_fill(present.unsqueeze(1) == 0, 2.0)
+    rank = members.argsort(dim=2, stable=True).argsort(dim=2)
     return (rank < size.unsqueeze(2)).to(torch.float32)
 
 
-def shapley(values: Tensor, answers: Tensor, change: Tensor, towards_equal: float = 1e-3) -> Tensor:
-    """Return shares (G, T, D) that add up to ``change`` (G, T), closest to ``answers`` (G, k, T) of ``values``."""
+def shapley(values: Tensor, answers: Tensor, change: Tensor, present: Tensor, towards_equal: float = 1e-3) -> Tensor:
+    """Return shares (G, T, D) that add up to ``change`` (G, T), closest to ``answers`` (G, k, T) of ``values``.
+
+    Parts that are not ``present`` (G, D) have no share.
+    """
     z, y, total = values.cpu().double(), answers.cpu().double(), change.cpu().double()
-    parts = z.shape[2]
-    equal = (total / parts).unsqueeze(1)  # (G, 1, T)
-    gram = z.transpose(1, 2) @ z + towards_equal * torch.eye(parts, dtype=z.dtype)
+    there = present.cpu().double().unsqueeze(2)  # (G, D, 1)
+    equal = total.unsqueeze(1) / there.sum(1, keepdim=True)  # (G, 1, T)
+    gram = z.transpose(1, 2) @ z + towards_equal * torch.eye(z.shape[2], dtype=z.dtype)
     right = z.transpose(1, 2) @ (y - z.sum(2, keepdim=True) * equal)
-    both: Tensor = torch.linalg.solve(gram, torch.cat([right, torch.ones_like(right[..., :1])], 2))
+    both: Tensor = torch.linalg.solve(gram, torch.cat([right, there], 2))
     free, ones = both[..., :-1], both[..., -1:]
-    found = equal + free - ones * (free.sum(1, keepdim=True) / ones.sum(1, keepdim=True))
+    found = equal * there + free - ones * (free.sum(1, keepdim=True) / ones.sum(1, keepdim=True))
     return found.transpose(1, 2).to(values.device, torch.float32)

@@ -17,11 +17,12 @@ _POINTS_A_CELL = 8
     "rise",
     summary="mean of random smooth masks, weighed by the output behind them",
     family="black boxes",
-    signed=False,
+    signed=True,
     reference="Petsiuk et al. 2018, arXiv 1806.07421",
     details="Published: grids of 7 x 7 cells kept with chance 0.5, enlarged bilinearly and shifted at random, 4000 to "
-    "8000 masks, S = sum_i f(x * m_i) m_i / (N p), hidden pixels zero after normalisation. Ours: any fill (the image's "
-    "own mean by default), 1024 forward passes by default, and maps stored at an eighth of a cell.",
+    "8000 masks, S = sum_i f(x * m_i) m_i / (N p), hidden pixels zero after normalisation. Ours: the mean output is "
+    "taken from f (centred), which lowers the noise and gives zero a meaning; any fill (the image's own mean by "
+    "default), 1024 forward passes by default, maps stored at an eighth of a cell.",
     stochastic=True,
 )
 @dataclass(frozen=True)
@@ -34,16 +35,24 @@ class Rise(Asking):
         Cells along each side of the random grids.
     keep
         Chance of a cell to stay.
+    centred
+        Subtract the mean output: above zero, seeing the pixel helps more than seeing another. False is as published.
     """
 
     cells: int = 7
     keep: float = 0.5
+    centred: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(cells=self.cells)
         if not 0 < self.keep < 1:
             raise MethodError(f"keep is {self.keep}; a chance between 0 and 1 is needed.")
+
+    @property
+    def signed(self) -> bool:
+        """Signed where the mean is subtracted."""
+        return self.centred
 
     def questions(self, size: tuple[int, int]) -> int:
         """One a mask."""
@@ -55,7 +64,8 @@ class Rise(Asking):
         masks = RandomCells(scene.image_ids, scene.seed, count, scene.size, self.cells, self.keep, scene.device)
         answers = yield masks
         grid = coarse(scene.size, masks.cell)
-        total, early = weighted_sum(masks, answers, scene, grid)
+        weights = answers - answers.mean(1, keepdim=True) if self.centred else answers
+        total, early = weighted_sum(masks, weights, scene, grid)
         return Found(total / (count * self.keep), curve=convergence(early, count, total, scene))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from salience.report.figures import CURVES, curve_of
 from salience.report.gather import Column, Entry, Material, Part
 from salience.report.pictures import TINY, view_size
 from salience.report.words import kind_of_failure, number, percent, scalar, short_names
@@ -116,6 +117,7 @@ def _entry(entry: Entry, part: int, ranges: Ranges, place: int) -> dict[str, Any
                     "range": [number(v) for v in ranges[part, entry.image, column, cell.target]],
                     "notes": _notes(cell.diagnostics),
                     **_gap(cell.diagnostics),
+                    **_curve(cell.diagnostics),
                 }
                 for cell in cells
                 if (part, entry.image, column, cell.target) in ranges
@@ -144,6 +146,8 @@ def _notes(diagnostics: Mapping[str, float]) -> list[list[str]]:
     """Return what was measured beside a map as (name, value, meaning)."""
     notes = []
     for name, value in diagnostics.items():
+        if "@" in name:
+            continue  # a point of a curve
         title = name.replace("_", " ")
         shown = number(value)
         if name == "completeness_gap":
@@ -153,6 +157,8 @@ def _notes(diagnostics: Mapping[str, float]) -> list[list[str]]:
             meaning = "how much the sum of the map misses of the output's change; 0 is complete"
         elif name == "output_change":
             title, meaning = "change of the output", "from the baseline to the image: what the map should add up to"
+        elif name == "forward_passes":
+            shown, meaning = f"{value:,.0f}", "what this map cost, the image itself among them"
         else:
             meaning = ""
         notes.append([title, shown, meaning])
@@ -162,6 +168,13 @@ def _notes(diagnostics: Mapping[str, float]) -> list[list[str]]:
 def _gap(diagnostics: Mapping[str, float]) -> dict[str, float]:
     gap = diagnostics.get("completeness_gap")
     return {} if gap is None or not math.isfinite(gap) else {"gap": round(abs(gap), 6)}
+
+
+def _curve(diagnostics: Mapping[str, float]) -> dict[str, Any]:
+    curve = curve_of(diagnostics)
+    return (
+        {} if curve is None else {"curve": {"of": CURVES[curve[0]], "points": [[n, round(v, 4)] for n, v in curve[1]]}}
+    )
 
 
 def _class_names(part: Part) -> dict[str, list[str]]:

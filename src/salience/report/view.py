@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from salience.report import words
-from salience.report.figures import Bin, histogram
+from salience.report.figures import CURVES, Bin, Chart, chart, curve_of, histogram
 from salience.report.gather import Column, Material, Part
 from salience.report.pictures import PERCENTILE
 
@@ -94,6 +94,8 @@ def context(material: Material) -> dict[str, Any]:
         "grid_notes": _grid_notes(parts),
         "outcomes": _outcomes(material),
         "gap_sorts": _gap_sorts(parts),
+        "costs": [c for p in parts for c in costs(p)],
+        "charts": [(p.name, c) for p in parts for c in _charts(p)],
         "many_targets": any(len(cells) > 1 for p in parts for e in p.entries for cells in e.cells.values()),
     }
 
@@ -198,6 +200,54 @@ def _grid_notes(parts: list[Part]) -> list[str]:
                     f"{words.grid(*c.grid)} and enlarged bilinearly here."
                 ] = None
     return list(notes)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the maps of one black-box method took: forward passes an image, and how settled the map was half-way."""
+
+    model: str
+    method: str
+    images: int
+    least: int
+    most: int
+    half: float | None
+
+
+def costs(part: Part) -> list[Cost]:
+    """Return what the black-box methods of a model spent on an image, clean pass included."""
+    found = []
+    for place, column in enumerate(part.columns):
+        cells = [e.cells[place][0] for e in part.entries if e.cells.get(place)]
+        spent = [int(c.diagnostics["forward_passes"]) for c in cells if "forward_passes" in c.diagnostics]
+        if not spent:
+            continue
+        curves = [curve for c in cells if (curve := curve_of(c.diagnostics)) and curve[0] == "agreement"]
+        middles = [max((p for p in points if p[0] <= points[-1][0] / 2), default=None) for _, points in curves]
+        half = [m[1] for m in middles if m]
+        found.append(
+            Cost(part.name, column.method, len(spent), min(spent), max(spent), sum(half) / len(half) if half else None)
+        )
+    return found
+
+
+def _charts(part: Part) -> list[Chart]:
+    """Return the mean convergence of the black-box methods, one chart for each kind of figure."""
+    kinds: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for place, column in enumerate(part.columns):
+        sums: dict[tuple[str, int], list[float]] = {}
+        for entry in part.entries:
+            curve = curve_of(entry.cells[place][0].diagnostics) if entry.cells.get(place) else None
+            for queries, value in curve[1] if curve else ():
+                sums.setdefault((curve[0] if curve else "", queries), []).append(value)
+        for (kind, queries), values in sorted(sums.items()):
+            points = kinds.setdefault(kind, {}).setdefault(column.method, [])
+            points.append((queries, sum(values) / len(values)))
+    return [
+        chart(CURVES[kind], curves)
+        for kind, curves in kinds.items()
+        if any(len(points) > 1 for points in curves.values())
+    ]
 
 
 def _outcomes(material: Material) -> list[tuple[str, str]]:

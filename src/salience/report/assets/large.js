@@ -180,10 +180,26 @@ function showSide() {
           ["stored at", `${about.grid[0]} × ${about.grid[1]}`, about.enlarged ? "enlarged bilinearly here" : undefined],
           ...map.notes,
         ]),
+        map.curve ? curve(map.curve) : null,
       ),
     );
   }
   byId("side").replaceChildren(...parts);
+}
+
+/** Draw how a map settled. @param {{of: string, points: [number, number][]}} what */
+function curve({ of, points }) {
+  const [width, height, most] = [240, 56, points[points.length - 1][0]];
+  const low = Math.min(0, ...points.map((p) => p[1]));
+  const high = Math.max(...points.map((p) => p[1]), low + 1e-9);
+  const at = points.map(([n, v]) => `${((width * n) / most).toFixed(1)},${(height - (height * (v - low)) / (high - low)).toFixed(1)}`);
+  const text = `${of}: ${points.map(([n, v]) => `${v} after ${n}`).join(", ")} queries`;
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  for (const [key, value] of Object.entries({ class: "curve", viewBox: `-3 -3 ${width + 6} ${height + 6}`, role: "img", "aria-label": text })) svg.setAttribute(key, value);
+  const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
+  line.setAttribute("points", at.join(" "));
+  svg.append(line);
+  return h("figure", { class: "curve-of" }, svg, h("figcaption", { class: "meaning" }, `${of}, from 1 to ${most} queries: ${points[points.length - 1][1]} at the end`));
 }
 
 /** @param {Entry} entry */

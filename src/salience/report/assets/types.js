@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * @typedef {{target: number, score: string, range: [string, string], notes: [string, string, string][], gap?: number}} MapInfo
+ * @typedef {{target: number, score: string, range: [string, string], notes: [string, string, string][], gap?: number, curve?: {of: string, points: [number, number][]}}} MapInfo
  * @typedef {[string | null, string, string]} FailureInfo  method, what, message
  * @typedef {{maps: Object<string, MapInfo[]>, place: number, predicted?: number, chance?: number, chanceText?: string,
  *   top?: [number, number, string][], label?: number, dropped?: number, failures?: FailureInfo[]}} Entry

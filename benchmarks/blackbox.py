@@ -1,0 +1,189 @@
+"""Black-box methods at equal budgets: insertion, deletion, average drop, pointing game, IoU, and agreement of seeds.
+
+    python benchmarks/blackbox.py IMAGES --model CARD --budget 64,256 --limit 200 --out results/lite0 [--json]
+
+The search fills hidden pixels with one thing (``--fill``), the scores with others (the image's mean for deletion, a
+blur for insertion). Localisation counts images whose boxes cover less than a quarter. Differences to the first method
+of a budget are paired, with bootstrap intervals over images: ▲ better than it, ▼ worse, = not to be told apart. It
+writes into run directories, so a benchmark that is stopped carries on, and prints a table in Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from salience.engine.allocator import keep_freed_memory
+from salience.engine.events import Event, Progress
+from salience.evaluating import evaluate
+from salience.explaining import RunSettings, explain_run
+from salience.models.classifier import LAYERS, Classifier
+from salience.models.loading import load_model
+from salience.scores import Scores
+
+METHODS = "evolve,rise,hsic,sobol,ridge,kernel_shap,occlusion,decam"
+SHOWN = (
+    ("insertion", "blur", "insertion ↑"),
+    ("deletion", "mean", "deletion ↓"),
+    ("average-drop", "mean", "average drop ↓"),
+    ("pointing:under=0.25", "", "pointing ↑"),
+    ("iou:under=0.25", "", "IoU ↑"),
+)
+
+
+def main() -> None:
+    args = arguments()
+    keep_freed_memory()
+    model = load_model(args.model, device=args.device)
+    names = methods(args.method.split(","), args.budget, args.fill, model)
+    settings = RunSettings(batch=args.batch, threads=args.threads)
+    boxes = args.boxes
+    metrics = ["insertion", "deletion", "average-drop", *(["pointing:under=0.25", "iou:under=0.25"] if boxes else [])]
+    scores = evaluate(
+        model,
+        args.images,
+        [n for _, _, n in names],
+        metrics=metrics,
+        background=["blur", "mean"],
+        labels="predicted",
+        limit=args.limit,
+        seed=0,
+        settings=settings,
+        out=args.out,
+        listen=told("seed 0"),
+        command=sys.argv,
+    )
+    agreement = seeds(model, args, [n for _, _, n in names], settings) if args.seeds else {}
+    rows = table(scores, names, agreement, boxes)
+    print(json.dumps(rows, indent=2) if args.json else markdown(rows))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("images")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--method", default=METHODS)
+    parser.add_argument("--budget", default="64,256", type=lambda s: [int(v) for v in s.split(",")])
+    parser.add_argument("--fill", default="grey", help="what the search puts in the place of hidden pixels")
+    parser.add_argument("--limit", type=int, default=200)
+    parser.add_argument("--boxes", action="store_true", help="score localisation: the manifest has boxes")
+    parser.add_argument("--seeds", action="store_true", help="explain again with another seed, and correlate")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+def methods(asked: Sequence[str], budgets: Sequence[int], fill: str, model: Classifier) -> list[tuple[str, int, str]]:
+    """Return (name, budget, text) of everything that is scored; Grad-CAM as the white-box reference."""
+    found = [(name, b, f"{name}:budget={b}:fill={fill}") for b in budgets for name in asked]
+    return found + ([("gradcam", 0, "gradcam")] if LAYERS in model.capabilities else [])
+
+
+def told(what: str) -> Any:
+    last = [-1]
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Progress) and event.images and int(20 * event.share) != last[0]:
+            last[0] = int(20 * event.share)
+            print(f"{what}: {event.share:.0%}, {event.eta_s / 60:.1f} min left", file=sys.stderr, flush=True)
+
+    return listen
+
+
+def seeds(model: Classifier, args: argparse.Namespace, names: Sequence[str], settings: RunSettings) -> dict[str, float]:
+    """Return the mean rank correlation of maps between two seeds."""
+    found = []
+    for seed in (0, 1):
+        outcome = explain_run(
+            [model],
+            args.images,
+            [n for n in names if n != "gradcam"],
+            args.out.with_name(f"{args.out.name}.seed{seed}"),
+            limit=args.limit,
+            seed=seed,
+            settings=settings,
+            listen=told(f"seed {seed}, for agreement"),
+        )
+        found.append(outcome.run)
+    return {
+        name: float(
+            np.mean(
+                [
+                    _correlation(a, b)
+                    for a, b in zip(*(run.maps(method=name, model=model.name).values for run in found), strict=True)
+                ]
+            )
+        )
+        for name in names
+        if name != "gradcam"
+    }
+
+
+def _correlation(a: Any, b: Any) -> float:
+    ranks = [np.argsort(np.argsort(v.ravel())) for v in (a, b)]
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def table(
+    scores: Scores, names: Sequence[tuple[str, int, str]], agreement: dict[str, float], boxes: bool
+) -> list[dict[str, Any]]:
+    """Return a row for each method and budget, with the paired difference to the first method of its budget."""
+    rows = [{"method": name, "budget": budget, "text": text} for name, budget, text in names]
+    for metric, background, _ in SHOWN if boxes else SHOWN[:3]:
+        ranking = scores.ranking(metric, background or None)
+        pairs = scores.compare(metric, background or None)
+        values = {r["method"]: r for r in ranking}
+        for row in rows:
+            found = values[row["text"]]
+            first = next(r for r in rows if r["budget"] == row["budget"])["text"]
+            against = next(
+                (p for p in pairs if {p["first"], p["second"]} == {first, row["text"]} and first != row["text"]), None
+            )
+            sign = 0 if against is None else 1 if against["second"] == first else -1
+            row[metric] = {
+                "mean": found["mean"],
+                "low": found["low"],
+                "high": found["high"],
+                "n": found["n"],
+                "worse": _verdict(against, sign, found["direction"]),
+            }
+    for row in rows:
+        row["seeds"] = agreement.get(row["text"])
+    return rows
+
+
+def _verdict(pair: dict[str, Any] | None, sign: int, direction: str) -> str:
+    """Return whether a method is better or worse than the first of its budget, where the interval says so."""
+    if pair is None:
+        return ""
+    low, high = sorted((sign * pair["low"], sign * pair["high"]))
+    if direction == "lower":
+        low, high = -high, -low
+    return "better" if low > 0 else "worse" if high < 0 else "equal"
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    shown = [s for s in SHOWN if s[0] in rows[0]]
+    mark = {"better": " ▲", "worse": " ▼", "equal": " =", "": ""}
+    lines = ["| budget | method | " + " | ".join(title for _, _, title in shown) + " | seeds agree |"]
+    lines.append("|---" * (len(shown) + 3) + "|")
+    for row in rows:
+        cells = [
+            f"{v['mean']:.3f} [{v['low']:.3f}, {v['high']:.3f}]{mark[v['worse']]}" for v in (row[s[0]] for s in shown)
+        ]
+        agree = "" if row["seeds"] is None else f"{row['seeds']:.2f}"
+        lines.append(f"| {row['budget'] or ''} | {row['method']} | " + " | ".join(cells) + f" | {agree} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
