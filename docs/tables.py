@@ -1,14 +1,14 @@
-"""Write the tables of methods and models into the documentation: python docs/tables.py [--check]."""
+"""Write the tables of methods, metrics and models into the documentation: python docs/tables.py [--check]."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from salience.listing import method_rows, model_rows
+from salience.listing import method_rows, metric_rows, model_rows
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = ("README.md", "docs/models.md")
+FILES = ("README.md", "docs/evaluate.md", "docs/models.md")
 
 
 def methods() -> str:
@@ -25,8 +25,18 @@ def models() -> str:
     return "\n".join(lines)
 
 
+def metrics() -> str:
+    lines = ["| metric | what it tells | better | range | of a signed map | source |", "|---|---|---|---|---|---|"]
+    for row in metric_rows():
+        better = "" if row["direction"] == "neither" else row["direction"]
+        low, high = ("unbounded" if v is None else f"{v:g}" for v in row["range"])
+        name = f"| `{row['metric']}` | {row['summary']} "
+        lines.append(f"{name}| {better} | {low} to {high} | {row['sign']} values | {row['reference']} |")
+    return "\n".join(lines)
+
+
 def fill(text: str) -> str:
-    for name, table in (("methods", methods), ("models", models)):
+    for name, table in (("methods", methods), ("metrics", metrics), ("models", models)):
         begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         if begin in text:
             head, rest = text.split(begin, 1)

@@ -23,11 +23,13 @@ def python_blocks(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-def test_the_method_of_the_guide_keeps_every_contract(tmp_path: Path) -> None:
-    method, contracts = python_blocks("docs/add-a-method.md")[:2]
-    (tmp_path / "fading.py").write_text(method, encoding="utf-8")
-    listed = "from salience.listing import method_rows\nassert any(r['method'] == 'fading' for r in method_rows())\n"
-    run(f"import fading\n{contracts}\n{listed}", tmp_path)
+@pytest.mark.parametrize("which", [0, 1], ids=["fading", "quarters"])
+def test_the_methods_of_the_guide_keep_every_contract(tmp_path: Path, which: int) -> None:
+    *methods, contracts = python_blocks("docs/add-a-method.md")[:3]
+    name = ("fading", "quarters")[which]
+    (tmp_path / f"{name}.py").write_text(methods[which], encoding="utf-8")
+    listed = f"from salience.listing import method_rows\nassert any(r['method'] == '{name}' for r in method_rows())\n"
+    run(f"import {name}\n{contracts.replace('fading', name)}\n{listed}", tmp_path)
 
 
 def test_the_methods_of_a_plug_in_are_found(tmp_path: Path) -> None:
