@@ -162,9 +162,7 @@ class FakeRun:
             every = model.target == "all"
             targets = np.arange(len(model.classes)) if every else np.array([int(logits.argmax())])
             scores = logits[targets]
-            unit.images.append(
-                ImageResult(self.name(i), contents[i], 9, 9, self.side, self.side, logits, targets, scores)
-            )
+            unit.images.append(ImageResult(self.name(i), contents[i], 9, 9, self.side, self.side, logits))
             for method in model.methods:
                 recipe = self._recipe(model, method)
                 if (i, method.name) in self.failed_maps:

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from salience.errors import SalienceError
+    from salience.evaluating import evaluate
     from salience.explaining import explain, explain_run
     from salience.metrics.allegiance import allegiance
     from salience.models.classifier import Classifier
     from salience.models.loading import load_model
     from salience.report import write_report
+    from salience.scores import Scores
     from salience.store.maps import Maps
     from salience.store.run import Run, open_run
 
@@ -33,7 +35,9 @@ _HOMES = {
     "Maps": "salience.store.maps",
     "Run": "salience.store.run",
     "SalienceError": "salience.errors",
+    "Scores": "salience.scores",
     "allegiance": "salience.metrics.allegiance",
+    "evaluate": "salience.evaluating",
     "explain": "salience.explaining",
     "explain_run": "salience.explaining",
     "load_model": "salience.models.loading",
@@ -46,7 +50,9 @@ __all__ = [
     "Maps",
     "Run",
     "SalienceError",
+    "Scores",
     "allegiance",
+    "evaluate",
     "explain",
     "explain_run",
     "load_model",

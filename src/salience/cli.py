@@ -53,7 +53,8 @@ Models = Annotated[
         "--model",
         "-m",
         metavar="[NAME=]CARD",
-        help="Model card (.toml), timm:NAME, torchvision:NAME, hf:ID, pt2:PATH or pkg.module:factory. Repeatable.",
+        help="Model card (.toml), timm:NAME, torchvision:NAME, hf:ID, pt2:PATH, onnx:PATH, a URL, or "
+        "pkg.module:factory. Repeatable.",
     ),
 ]
 Methods = Annotated[
@@ -61,13 +62,34 @@ Methods = Annotated[
     typer.Option("--method", metavar="M[,M]", help="Methods, with settings as ig:steps=64. 'salience list methods'."),
 ]
 Target = Annotated[str, typer.Option(help="Class to explain: predicted, label, class:K (number or name) or all.")]
-Output = Annotated[str, typer.Option(help="Scalar to explain: logit, prob, logprob or margin.")]
+Output = Annotated[
+    str | None,
+    typer.Option(help="Scalar to explain: logit, prob, logprob or margin.  [default: logit; prob for black boxes]"),
+]
+Budget = Annotated[
+    int | None,
+    typer.Option(min=1, help="Forward passes an image at most, for each black-box method.  [default: 1024]"),
+]
+PoolImages = Annotated[
+    str | None,
+    typer.Option(
+        "--pool", metavar="IMAGES", help="Images that backgrounds are drawn from.  [default: those that are explained]"
+    ),
+]
+PoolSize = Annotated[int, typer.Option(min=2, help="So many of them are drawn, for methods that need any.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Take so many images; in turn from the classes of a folder.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Run directory; one that is unfinished is carried on.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Images in a model call.  [default: measured]")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of the model.  [default: measured]")]
 MemoryFormat = Annotated[str | None, typer.Option(help="channels_last or contiguous.  [default: measured]")]
+Card = Annotated[
+    Path | None,
+    typer.Option(help="Card (.toml) for a model that carries no description: onnx:, pt2:, http:, https:."),
+]
+Rate = Annotated[
+    str | None, typer.Option(metavar="N/s", help="Images sent to a model behind a URL at most: 50/s, 600/m, 9000/h.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -118,12 +140,12 @@ def _split(values: list[str]) -> list[str]:
     return [part.strip() for value in values for part in value.split(",") if part.strip()]
 
 
-def _load(models: list[str], device: str) -> list[Classifier]:
+def _load(models: list[str], device: str, card: Path | None, rate: str | None) -> list[Classifier]:
     from salience.engine.allocator import keep_freed_memory
-    from salience.models.loading import load_model
+    from salience.models.loading import load_models
 
     keep_freed_memory()
-    return [load_model(spec, device=device) for spec in models]
+    return load_models(models, device=device, card=card, rate=rate)
 
 
 def _settings(
@@ -157,13 +179,18 @@ def explain(
     out: Out,
     method: Methods = ["gradcam"],  # noqa: B006  # typer reads the default, nothing writes it
     target: Target = "predicted",
-    output: Output = "logit",
+    output: Output = None,
+    budget: Budget = None,
+    pool: PoolImages = None,
+    pool_size: PoolSize = 100,
     limit: Limit = None,
     column: Annotated[
         list[str] | None, typer.Option(metavar="ROLE=COLUMN", help="Which manifest column is what: label=wnid.")
     ] = None,
     seed: Annotated[int, typer.Option(help="For methods that draw; every image draws its own numbers from it.")] = 0,
     map_dtype: Annotated[str, typer.Option(help="float16 (with a float32 scale a map) or float32.")] = "float16",
+    card: Card = None,
+    rate: Rate = None,
     device: Device = "auto",
     batch_size: BatchSize = None,
     threads: Threads = None,
@@ -187,21 +214,25 @@ def explain(
     try:
         with listener(as_json=log_json) as listen:
             from salience.explaining import explain_run
+            from salience.models.registry import redacted
 
             outcome = explain_run(
-                _load(model, device),
+                _load(model, device, card, rate),
                 images,
                 _split(method),
                 out,
                 target=target,
                 output=output,
+                budget=budget,
+                pool=pool,
+                pool_size=pool_size,
                 columns=columns,
                 limit=limit,
                 seed=seed,
                 map_dtype=map_dtype,  # type: ignore[arg-type]  # checked above
                 settings=how,
                 listen=listen,
-                command=["salience", *sys.argv[1:]],
+                command=["salience", *map(redacted, sys.argv[1:])],
             )
         page = _write_page(out) if report else None
     except KeyboardInterrupt:
@@ -243,6 +274,118 @@ def _summarise(outcome: Outcome, page: Path | None, *, as_json: bool) -> None:
         typer.echo(line)
 
 
+# ---------------------------------------------------------------------- evaluate
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "salience evaluate photos/ --model card.toml --method gradient,gradcam --out runs/trust\n\n"
+    "salience evaluate cifar.npz -m card.toml --method ig,rise --metric complete-sound,srg --background "
+    "dataset-mean,blur,road --labels all --smooth 0,2,4 --out runs/trust\n\n"
+    "salience evaluate photos/ -m card.toml --maps other.npz --run runs/first --out runs/beside"
+)
+@told
+def evaluate(
+    images: Images,
+    model: Annotated[str, typer.Option("--model", "-m", metavar="CARD", help="As for explain.")],
+    out: Out,
+    method: Methods = [],  # noqa: B006  # typer reads the default, nothing writes it
+    metric: Annotated[
+        list[str], typer.Option("--metric", metavar="M[,M]", help="Metrics and groups. 'salience list metrics'.")
+    ] = ["complete-sound", "insertion", "deletion", "srg"],  # noqa: B006
+    background: Annotated[
+        list[str],
+        typer.Option(
+            metavar="B[,B]",
+            help="What takes the place of pixels: dataset-mean (published), mean, blur, dataset, road, black, grey, "
+            "white, noise. Each is a sweep of its own.",
+        ),
+    ] = ["dataset-mean"],  # noqa: B006
+    labels: Annotated[
+        str, typer.Option(help="Label set: predicted+M (with M runners-up), all, or predicted (no soundness).")
+    ] = "predicted+9",
+    maps: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="Maps from elsewhere: an .npz. Repeatable.")
+    ] = None,
+    run: Annotated[
+        list[str] | None, typer.Option(metavar="RUN[,RUN]", help="Runs of explain whose maps are scored too.")
+    ] = None,
+    smooth: Annotated[
+        str, typer.Option(metavar="PX[,PX]", help="Blur all maps alike by so many pixels before scoring them.")
+    ] = "0",
+    tiles: Annotated[bool, typer.Option("--tiles", help="Score tiles of two images each.")] = False,
+    output: Output = None,
+    pool: PoolImages = None,
+    pool_size: PoolSize = 100,
+    limit: Limit = None,
+    column: Annotated[
+        list[str] | None, typer.Option(metavar="ROLE=COLUMN", help="Which manifest column is what: label=wnid.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="For ties, baselines, backgrounds and methods that draw.")] = 0,
+    card: Card = None,
+    rate: Rate = None,
+    device: Device = "auto",
+    batch_size: BatchSize = None,
+    threads: Threads = None,
+    memory_format: MemoryFormat = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log every event as a JSON line on stderr.")] = False,
+    unit_images: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
+    as_json: Json = False,
+) -> None:
+    """Find out which maps can be trusted: compute them, score them beside baselines, rank them with intervals.
+
+    A map is complete when what it shows is enough for its label, and sound when the map of a wrong label does not produce that label. Run the same command again to carry an interrupted one on; the table is about the last call.
+    """  # noqa: E501
+    from salience.leaderboard import print_scores, score_record
+    from salience.progress import listener
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    columns = _columns(column)
+    how = _settings(batch_size, threads, memory_format, unit_images)
+    try:
+        smooths = [float(s) for s in _split([smooth])]
+    except ValueError as error:
+        raise SettingsError(f"--smooth is {smooth!r}; write pixels as 0,2,4.") from error
+    try:
+        with listener(as_json=log_json) as listen:
+            from salience.evaluating import evaluate as score
+            from salience.models.registry import redacted
+
+            (classifier,) = _load([model], device, card, rate)
+            scores = score(
+                classifier,
+                images,
+                _split(method),
+                metrics=_split(metric),
+                background=_split(background),
+                labels=labels,
+                maps=maps or (),
+                runs=_split(run or []),
+                out=out,
+                smooth=smooths,
+                tiles=tiles,
+                pool=pool,
+                pool_size=pool_size,
+                output=output,
+                columns=columns,
+                limit=limit,
+                seed=seed,
+                settings=how,
+                listen=listen,
+                command=["salience", *map(redacted, sys.argv[1:])],
+            )
+    except KeyboardInterrupt:
+        if not (out / "run.json").exists():
+            _stop("interrupted before anything was computed.", INTERRUPTED)
+        _stop(f"interrupted. Finished work is kept in {out}; run the same command again to carry on.", INTERRUPTED)
+    if as_json or log_json:
+        typer.echo(json.dumps(score_record(scores)))
+    else:
+        print_scores(scores)
+    if scores.failures:
+        raise typer.Exit(FAILURES)
+
+
 # ---------------------------------------------------------------------- report
 
 
@@ -256,23 +399,31 @@ def report(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> Non
 # ---------------------------------------------------------------------- list
 
 
-@app.command("list", epilog="Examples:\n\nsalience list methods\n\nsalience list models --json")
+@app.command(
+    "list", epilog="Examples:\n\nsalience list methods\n\nsalience list metrics\n\nsalience list models --json"
+)
 @told
 def list_(
-    what: Annotated[str, typer.Argument(help="methods or models.")],
+    what: Annotated[str, typer.Argument(help="methods, metrics or models.")],
     as_json: Json = False,
 ) -> None:
-    """List the methods, with their settings, or the ways to load a model."""
-    from salience.listing import method_rows, model_rows, print_methods, print_rows
+    """List the methods or the metrics, with their settings, or the ways to load a model."""
+    from salience.listing import method_rows, metric_rows, model_rows, print_methods, print_metrics, print_rows
 
-    tables: dict[str, Callable[[], list[dict[str, Any]]]] = {"methods": method_rows, "models": model_rows}
+    tables: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "methods": method_rows,
+        "metrics": metric_rows,
+        "models": model_rows,
+    }
     if what not in tables:
-        raise SettingsError(f"There is no list of {what!r}; choose methods or models.")
+        raise SettingsError(f"There is no list of {what!r}; choose methods, metrics or models.")
     rows = tables[what]()
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     elif what == "methods":
         print_methods(rows)
+    elif what == "metrics":
+        print_metrics(rows)
     else:
         print_rows(rows)
 
@@ -289,8 +440,11 @@ def bench(
     model: Annotated[str, typer.Option("--model", "-m", metavar="CARD", help="As for explain.")],
     method: Methods = ["gradient"],  # noqa: B006
     target: Target = "predicted",
+    budget: Budget = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Images a round.  [default: some seconds' worth]")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Alternated rounds of bare calls and runs.")] = 3,
+    card: Card = None,
+    rate: Rate = None,
     device: Device = "auto",
     batch_size: BatchSize = None,
     threads: Threads = None,
@@ -304,7 +458,7 @@ def bench(
     from salience.benchmark import bench as measure
     from salience.listing import print_speeds
 
-    (classifier,) = _load([model], device)
+    (classifier,) = _load([model], device, card, rate)
     results = measure(
         classifier,
         images,
@@ -313,6 +467,7 @@ def bench(
         rounds=rounds,
         settings=_settings(batch_size, threads, memory_format),
         target=target,
+        budget=budget,
         told=lambda text: typer.echo(f"measuring {text}", err=True),
     )
     rows = [r.to_dict() for r in results]

@@ -28,6 +28,10 @@ class MethodError(SalienceError):
     """A method is unknown, has no such setting, or needs what the model does not have."""
 
 
+class MetricError(SalienceError):
+    """A metric or background is unknown, has no such setting, or cannot score these maps."""
+
+
 class SettingsError(SalienceError):
     """A setting of the run (target, output, device, sizes) has no meaning here."""
 

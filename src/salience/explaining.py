@@ -5,8 +5,10 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -16,10 +18,13 @@ import torch
 from salience.data.base import ImageSource
 from salience.data.labels import resolve_labels
 from salience.data.source import open_images
+from salience.engine.descent import DescentMethod
 from salience.engine.events import Listener, ignore
 from salience.engine.method import Activation, Labelled, PointMethod, WholeMethod
 from salience.engine.passes import needs_pixels
 from salience.engine.plan import MemoryFormat, Plan
+from salience.engine.pool import POOL_SIZE, draw_pool
+from salience.engine.queries import QueryMethod
 from salience.engine.runner import Request, Runner, Summary, choose_unit_images, make_recipes
 from salience.engine.scalars import check_output
 from salience.engine.sweep import Sweep
@@ -83,18 +88,26 @@ def prepare(
     methods: Sequence[str],
     *,
     target: str | int,
-    output: str,
+    output: str | None,
     seed: int,
     map_dtype: str,
     settings: RunSettings,
     options: Mapping[str, Any] | None = None,
+    budget: int | None = None,
+    pool: Callable[[], ImageSource] | None = None,
+    pool_size: int = POOL_SIZE,
     plan: Plan | None = None,
     unit_images: int | None = None,
+    allow_none: bool = False,
 ) -> Job:
-    """Resolve one model's methods, layers, labels and plan; every mistake is told here, before the work begins."""
-    chosen = _choose(methods, dict(options or {}))
+    """Resolve one model's methods, layers, labels and plan; every mistake is told here, before the work begins.
+
+    ``pool`` opens the images that backgrounds are drawn from, where a method needs some; ``source`` where it is None.
+    Where ``allow_none``, there may be no method: the images are described and nothing is computed.
+    """
+    chosen = () if allow_none and not methods else _choose(methods, dict(options or {}), budget)
     classes = classifier.num_classes
-    request = Request(chosen, parse_target(target, classifier.class_names), check_output(output), seed)
+    request = Request(chosen, parse_target(target, classifier.class_names), None if output is None else check_output(output), seed)
     source.check(classifier.preprocessing)
     labels = resolve_labels(source.refs, source.label_names, classifier.classes, classes, titles=source.titles)
     if request.target.kind == "label" and all(v is None for v in labels.values):
@@ -102,6 +115,9 @@ def prepare(
             f"--target label needs labels, and none of the {len(source)} images has one that model "
             f"{classifier.name!r} knows. {labels.note or 'Use --target predicted, or give a manifest with labels.'}"
         )
+    if any(item.method.needs_pool for item in chosen):
+        others = source if pool is None else pool()
+        request = replace(request, pool=draw_pool(others, classifier.preprocessing, pool_size, seed))
     layers = _layers(classifier, chosen)
     recipes = make_recipes(classifier, request, map_dtype, {k: None if v is None else v[0] for k, v in layers.items()})
     if plan is None:
@@ -117,7 +133,7 @@ def prepare(
     return Job(classifier, request, tuple(recipes), tuple(labels.values), labels.note, plan, unit_images)
 
 
-def _choose(methods: Sequence[str], options: dict[str, Any]) -> tuple[Labelled, ...]:
+def _choose(methods: Sequence[str], options: dict[str, Any], budget: int | None) -> tuple[Labelled, ...]:
     if not methods:
         raise MethodError("No method is named. 'salience list methods' shows them all.")
     chosen: list[Labelled] = []
@@ -126,10 +142,29 @@ def _choose(methods: Sequence[str], options: dict[str, Any]) -> tuple[Labelled, 
         if any(c.label == item.label for c in chosen):
             raise MethodError(f"Method {item.label!r} is named twice.")
         chosen.append(item)
-    return tuple(chosen)
+    if budget is None:
+        return tuple(chosen)
+    if not any(isinstance(item.method, QueryMethod) for item in chosen):
+        raise MethodError(
+            "A budget is given, and none of the methods asks for outputs alone: "
+            f"{', '.join(item.label for item in chosen)}. Leave it out, or choose a black-box method."
+        )
+    return tuple(_within(item, budget) for item in chosen)
+
+
+def _within(item: Labelled, budget: int) -> Labelled:
+    """Give a black-box method its budget, unless its own text names one."""
+    if not isinstance(item.method, QueryMethod) or ":budget=" in item.label:
+        return item
+    try:
+        return Labelled(item.label, item.method.within(budget))
+    except MethodError as error:
+        raise MethodError(f"Method {item.method.traits.name!r}: {error}") from error
 
 
 def _uses_pixels(item: Labelled) -> bool:
+    if isinstance(item.method, QueryMethod):
+        return False
     return not isinstance(item.method, PointMethod) or needs_pixels(item.method.wants)
 
 
@@ -195,7 +230,10 @@ def explain(
     method: str = "gradient",
     *,
     target: str | int = "predicted",
-    output: str = "logit",
+    output: str | None = None,
+    budget: int | None = None,
+    pool: Any = None,
+    pool_size: int = POOL_SIZE,
     labels: Sequence[int | str | None] | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -213,7 +251,10 @@ def explain(
     method: Sequence[str],
     *,
     target: str | int = "predicted",
-    output: str = "logit",
+    output: str | None = None,
+    budget: int | None = None,
+    pool: Any = None,
+    pool_size: int = POOL_SIZE,
     labels: Sequence[int | str | None] | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -230,7 +271,10 @@ def explain(
     method: str | Sequence[str] = "gradient",
     *,
     target: str | int = "predicted",
-    output: str = "logit",
+    output: str | None = None,
+    budget: int | None = None,
+    pool: Any = None,
+    pool_size: int = POOL_SIZE,
     labels: Sequence[int | str | None] | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -254,6 +298,12 @@ def explain(
         ``predicted``, ``label``, ``class:K`` (number or name; a plain int means the same), or ``all``.
     output
         The scalar that is explained: ``logit``, ``prob``, ``logprob`` or ``margin``.
+    pool
+        For methods that put other images in the place of pixels: where to draw them from, of any kind that ``images``
+        may be. Without it they are drawn from ``images``, all of them whatever the limit, and maps then depend on
+        what else is explained. No image is ever drawn for itself.
+    pool_size
+        So many of them are drawn, once; fewer where there are fewer.
     labels
         For arrays and lists: the true classes.
     limit
@@ -283,8 +333,10 @@ def explain(
     classifier = load_model(model, device=device) if isinstance(model, str) else model
     names = [method] if isinstance(method, str) else list(method)
     source = open_images(images, labels=labels, limit=limit)
-    # Measuring costs more than a handful of images do: below that, any sensible batch serves.
-    few = min(8, 1 << (len(source) - 1).bit_length()) if len(source) <= 32 else None
+    # Measuring costs more than a handful of images do: below that, any sensible batch serves. Not so where one image
+    # fills batches by itself.
+    long = any(isinstance(item.method, DescentMethod) for item in _choose(names, settings, None))
+    few = min(8, 1 << (len(source) - 1).bit_length()) if len(source) <= 32 and not long else None
     how = RunSettings(batch=batch_size or few, memory_format="channels_last" if few else None)
     job = prepare(
         classifier,
@@ -292,6 +344,9 @@ def explain(
         names,
         target=target,
         output=output,
+        budget=budget,
+        pool=partial(open_images, images if pool is None else pool),
+        pool_size=pool_size,
         seed=seed,
         map_dtype="float32",
         settings=how,
@@ -323,7 +378,10 @@ def explain_run(
     out: str | Path,
     *,
     target: str | int = "predicted",
-    output: str = "logit",
+    output: str | None = None,
+    budget: int | None = None,
+    pool: Any = None,
+    pool_size: int = POOL_SIZE,
     columns: Mapping[str, str] | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -332,6 +390,7 @@ def explain_run(
     listen: Listener = ignore,
     command: Sequence[str] = (),
     writer_type: type[RunWriter] = RunWriter,
+    allow_none: bool = False,
 ) -> Outcome:
     """Explain images with one or several models into a run directory, or carry on with one.
 
@@ -355,7 +414,10 @@ def explain_run(
         else source.location
     )
     notes: list[str] = [source.note] if source.note else []
-    with writer_type(out, kind="explain", source=location, map_dtype=map_dtype) as writer:
+    # Backgrounds come from all of the images, so that a limit does not change them.
+    others = partial(open_images, images, columns=columns) if pool is None else partial(open_images, pool)
+    writer = writer_type(out, kind="explain", source=location, map_dtype=map_dtype)
+    with writer, _answers_kept(models, writer):
         jobs = []
         for classifier in models:
             before = writer.info["models"].get(classifier.name, {})
@@ -371,16 +433,20 @@ def explain_run(
                 methods,
                 target=target,
                 output=output,
+                budget=budget,
+                pool=others,
+                pool_size=pool_size,
                 seed=seed,
                 map_dtype=map_dtype,
                 settings=settings,
                 plan=plan,
                 unit_images=before.get("unit_images"),  # shards have a fixed size, on every device
+                allow_none=allow_none,
             )
             if job.note:
                 notes.append(job.note)
             jobs.append(job)
-        entries = {job.classifier.name: _describe(job) for job in jobs}
+        entries = _with_queries({job.classifier.name: _describe(job) for job in jobs}, jobs)
         for job in jobs:
             writer.use_recipes(job.classifier.name, list(job.recipes), job.unit_images)
         writer.set_images(_image_columns(source, jobs[0].labels))
@@ -392,6 +458,9 @@ def explain_run(
                 "methods": list(methods),
                 "target": str(target),
                 "output": output,
+                "budget": budget,
+                "pool": None if pool is None else others().location,
+                "pool_size": pool_size,
                 "seed": seed,
                 "map_dtype": map_dtype,
             },
@@ -408,13 +477,14 @@ def explain_run(
                 if summary.plan is not None and summary.plan != job.plan:
                     entries[job.classifier.name]["plan"] = summary.plan.to_dict()
         except BaseException as error:
-            writer.describe(status="interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            writer.describe(status=status, models={**writer.info["models"], **_with_queries(entries, jobs)})
             raise
         spent = writer.info.get("seconds", 0.0) + time.perf_counter() - begin
         writer.describe(
             status="complete",
             seconds=round(spent, 3),
-            models={**writer.info["models"], **entries},
+            models={**writer.info["models"], **_with_queries(entries, jobs)},
             last={
                 name: {
                     "computed": s.computed,
@@ -428,6 +498,26 @@ def explain_run(
             },
         )
     return Outcome(open_run(out), summaries, tuple(dict.fromkeys(notes)))
+
+
+@contextmanager
+def _answers_kept(models: Sequence[Classifier], writer: RunWriter) -> Iterator[None]:
+    """Keep what paid models answer in the run directory until the results made of it are committed."""
+    with ExitStack() as stack:
+        for classifier in models:
+            if classifier.account is not None and classifier.paid:
+                folder = writer.folder / "queries" / classifier.name
+                keep = classifier.account.kept_in(folder, classifier.fingerprint(), writer.describe)
+                stack.enter_context(keep)
+        yield
+
+
+def _with_queries(entries: dict[str, dict[str, Any]], jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
+    """Add to the entries of paid models how many rows they were ever sent for this run."""
+    for job in jobs:
+        if job.classifier.account is not None and job.classifier.paid:
+            entries[job.classifier.name]["queries"] = job.classifier.account.sent
+    return entries
 
 
 def _recorded(before: Mapping[str, Any], classifier: Classifier, settings: RunSettings) -> Plan | None:

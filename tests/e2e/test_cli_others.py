@@ -35,7 +35,7 @@ def test_list_methods(terminal: Terminal) -> None:
 
 def test_list_methods_on_a_narrow_terminal(terminal: Terminal) -> None:
     program = (
-        "import rich.console, salience.listing as l; l._console = lambda: rich.console.Console(width=80);"
+        "import rich.console, salience.listing as l; l.console_of_output = lambda: rich.console.Console(width=80);"
         "l.print_methods([dict(method='gradient_x_input', family='gradients', summary='word ' * 30, signed=True,"
         " settings='', stochastic=False, reference='Somebody 2020')])"
     )

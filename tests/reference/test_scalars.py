@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from salience.engine.scalars import check_output, cotangent, one_hot, score
+from salience.engine.scalars import check_output, cotangent, one_hot, score, scores
 from salience.errors import SettingsError
 
 OUTPUTS = ("logit", "prob", "logprob", "margin")
@@ -89,6 +89,20 @@ def test_derivative_keeps_its_digits_where_the_model_is_sure(output: str, logits
                         abs(true) * mpmath.mpf("1e-12") if plain else max(abs(t) for t in terms) * mpmath.mpf("1e-12")
                     )
                     assert abs(mpmath.mpf(float(found[i, k])) - true) <= near + mpmath.mpf("1e-300"), (output, i, k)
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("logits", [ordinary, extreme])
+def test_many_targets_are_scored_as_each_alone(output: str, logits) -> None:
+    z = logits()
+    targets = torch.stack([torch.arange(5).roll(i)[:4] for i in range(len(z))])
+    found = scores(output, z, targets)
+    assert found.shape == (len(z), 4)
+    for t in range(4):
+        assert torch.equal(found[:, t], score(output, z, targets[:, t]))
+    last = score(output, z, torch.full((len(z),), 4))
+    every = scores(output, z, torch.arange(5).expand(len(z), 5))
+    assert torch.equal(every[:, 4], last)
 
 
 def test_float32_logits_are_computed_in_float64() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from salience.stats import Interval, bootstrap_mean
+from salience.stats import Interval, bootstrap_mean, bootstrap_means, bootstrap_p, holm, kendall_tau
 
 
 def test_mean_and_interval_of_many_values() -> None:
@@ -84,3 +84,57 @@ def test_wider_levels_have_wider_intervals() -> None:
     x = np.random.default_rng(0).normal(size=50)
     widths = [i.high - i.low for i in (bootstrap_mean(x, level=v) for v in (0.5, 0.8, 0.95, 0.99))]
     assert widths == sorted(widths)
+
+
+def test_paired_differences_are_narrower_than_each_mean() -> None:
+    rng = np.random.default_rng(4)
+    image = rng.normal(size=200)
+    x = np.stack([image + 0.1 + 0.01 * rng.normal(size=200), image])
+    means, n = bootstrap_means(x, draws=1000)
+    assert n == 200
+    difference = means[0] - means[1]
+    assert difference.std() < 0.02 * means[0].std()
+    assert difference.mean() == pytest.approx(0.1, abs=0.005)
+    assert bootstrap_p(difference) == pytest.approx(2 / 1001)
+
+
+def test_bootstrap_agrees_with_scipy() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    x = np.random.default_rng(5).exponential(size=80)
+    theirs = stats.bootstrap((x,), np.mean, n_resamples=20000, method="percentile", rng=np.random.default_rng(0))
+    ours = bootstrap_mean(x, draws=20000)
+    width = ours.high - ours.low
+    assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.03 * width)
+    assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.03 * width)
+
+
+def test_p_of_no_difference_and_of_ties() -> None:
+    assert bootstrap_p(np.zeros(99)) == 1
+    assert bootstrap_p(np.linspace(-1, 1, 100)) == 1
+    assert bootstrap_p(np.r_[-np.ones(4), np.ones(95)]) == pytest.approx(2 * 5 / 100)
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])  # 3 x 0.01, 2 x 0.03, then no less
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=12))
+def test_kendall_agrees_with_scipy(pairs: list[tuple[int, int]]) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    a, b = zip(*pairs, strict=True)
+    assert kendall_tau(a, b) == pytest.approx(stats.kendalltau(a, b).statistic, nan_ok=True)
+
+
+@pytest.mark.parametrize(("a", "b"), [([1.0], [1.0]), ([1.0, 2.0], [1.0]), ([], [])])
+def test_kendall_needs_two_rankings(a: list[float], b: list[float]) -> None:
+    with pytest.raises(ValueError, match="equal length"):
+        kendall_tau(a, b)
+
+
+@pytest.mark.parametrize("values", [[1.0], [[np.nan]], np.zeros((2, 0))])
+def test_means_of_what_is_no_matrix(values: object) -> None:
+    with pytest.raises(ValueError, match="non-empty matrix"):
+        bootstrap_means(values)

@@ -36,6 +36,7 @@ def open_images(
     Parameters
     ----------
     images
+        - An image source that is open already: it is taken as it is.
         - A folder. Its sub-folders are the classes (images at any depth below them belong to them); images directly
           in it have no label. A ``labels``, ``metadata`` or ``manifest`` file (.csv or .parquet) in it is used as its
           manifest instead. Hidden files and files without an image suffix are passed over.
@@ -64,6 +65,10 @@ def open_images(
     """
     if limit is not None and limit < 1:
         raise SettingsError(f"limit is {limit}: give 1 or more, or leave it out for all images.")
+    if isinstance(images, ImageSource):
+        if limit is not None or columns is not None or labels is not None:
+            raise ImagesError("An open image source has its limit, columns and labels: give them where it is opened.")
+        return images
     if isinstance(images, (str, os.PathLike)):
         if labels is not None:
             raise ImagesError(

@@ -31,6 +31,7 @@ class Started(Event):
     threads: int
     device: str
     calls_per_image: int
+    verb: str = "explain"
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Finished(Event):
     images_per_second: float
     forward_calls: int
     backward_calls: int
+    verb: str = "explain"
 
 
 Listener = Callable[[Event], None]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from salience.engine.pool import Pool
 from salience.engine.random import choose, row_key, uniform
 from salience.errors import MethodError, nearest
 
@@ -23,14 +24,14 @@ def fill(
     image_ids: Sequence[str] = (),
     seed: int = 0,
     draw: int = 0,
-    pool: Tensor | None = None,
+    pool: Pool | None = None,
 ) -> Tensor:
     """Return what replaces the pixels of images (N, 3, H, W), in the same range, broadcastable to them.
 
     ``black``, ``grey`` and ``white`` come as (1, 1, 1, 1); ``mean``, each image's own mean colour, as (N, 3, 1, 1);
     ``blur``, the image under a Gaussian of a standard deviation of an eighth of the shorter side, ``noise``, uniform
-    in [0, 1], and ``dataset``, an image of ``pool`` (P, 3, H, W), as (N, 3, H, W). The last two are drawn from
-    ``seed``, the image's id and ``draw``.
+    in [0, 1], and ``dataset``, an image of ``pool`` other than the image itself, as (N, 3, H, W). The last two are
+    drawn from ``seed``, the image's id and ``draw``.
 
     Raises
     ------
@@ -47,10 +48,13 @@ def fill(
         keys = [row_key(seed, "fill", image_id, draw) for image_id in image_ids]
         return uniform(keys, images.shape[1:], images.device).to(images.dtype)
     if name == "dataset":
-        if pool is None or not len(pool):
+        if pool is None:
             raise MethodError("The fill 'dataset' draws from other images of the dataset, and here are none.")
-        rows = [choose(row_key(seed, "fill", image_id, draw), 1, len(pool))[0] for image_id in image_ids]
-        return pool[rows].to(images.device, images.dtype)
+        rows = []
+        for own, image_id in zip(pool.find(images).tolist(), image_ids, strict=True):
+            first, second = choose(row_key(seed, "fill", image_id, draw), 2, len(pool))
+            rows.append(second if first == own else first)
+        return pool.images[rows].to(images.device, images.dtype).div_(255)
     raise unknown_fill(name, FILLS)
 
 

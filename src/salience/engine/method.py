@@ -127,6 +127,16 @@ class Method(ABC):
         """Whether the maps have negative values that mean something. A setting may decide it."""
         return self.traits.signed
 
+    @property
+    def output(self) -> Output:
+        """The scalar that is explained where the user names none."""
+        return "logit"
+
+    @property
+    def needs_pool(self) -> bool:
+        """Whether the maps depend on other images of the dataset. A setting may decide it."""
+        return False
+
     def settings(self) -> dict[str, Any]:
         """Return the settings by name."""
         return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]  # all are dataclasses

@@ -22,9 +22,12 @@ from torch import Tensor
 from salience.data.base import ImageRef, ImageSource
 from salience.data.decode import LoadedImage, load
 from salience.engine.events import Committed, Failed, Finished, Listener, PlanChanged, Progress, Started, ignore
+from salience.engine.fills import DRAWN
 from salience.engine.method import Labelled, Method, PointMethod, Rivals
 from salience.engine.passes import Calls, rival_count
 from salience.engine.plan import Plan
+from salience.engine.pool import Pool
+from salience.engine.queries import QueryMethod
 from salience.engine.scalars import Output
 from salience.engine.sweep import Batch, BatchResult, OutOfMemory, Sweep
 from salience.engine.targets import Target
@@ -49,8 +52,11 @@ class Request:
 
     methods: tuple[Labelled, ...]
     target: Target
-    output: Output = "logit"
+    output: Output | None = None
+    """The scalar that is explained; None leaves each method its own."""
     seed: int = 0
+    pool: Pool | None = None
+    """Other images, where a method needs them."""
 
 
 @dataclass
@@ -80,10 +86,12 @@ def make_recipes(
             "settings": item.method.settings(),
             "layer": layers.get(item.label),
             "target": str(request.target),
-            "output": request.output,
-            "seed": request.seed if traits.stochastic or _draws_rivals(item.method, classifier.num_classes) else None,
+            "output": request.output or item.method.output,
+            "seed": request.seed if traits.stochastic or _draws(item.method, classifier.num_classes) else None,
             "map_dtype": map_dtype,
         }
+        if item.method.needs_pool and request.pool is not None:
+            decides["pool"] = request.pool.hash
         identity = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
         description = {
             "model": classifier.name,
@@ -101,7 +109,10 @@ def make_recipes(
     return recipes
 
 
-def _draws_rivals(method: Method, classes: int) -> bool:
+def _draws(method: Method, classes: int) -> bool:
+    """Whether settings make a method draw that otherwise does not: among many rivals, or its fill."""
+    if isinstance(method, QueryMethod) and method.fill in DRAWN:
+        return True
     wants = method.wants if isinstance(method, PointMethod) else ()
     return any(isinstance(w, Rivals) and rival_count(w, classes) is not None for w in wants)
 
@@ -147,7 +158,8 @@ class Runner:
         work = self._missing(self.sink.known())
         summary.reused = len(self.source.refs) - len({ref.index for refs, _ in work for ref in refs})
         self._begin = time.perf_counter()
-        with running(self.classifier, self.plan), _Writer(self.sink, self.listen, self.classifier.name) as writer:
+        account = self.classifier.account
+        with running(self.classifier, self.plan), _Writer(self.sink, self.listen, self.classifier) as writer:
             sweeps = {members: self._sweep(members) for _, members in work}
             self._total = sum(len(refs) * self._cost(sweeps[members]) for refs, members in work)
             self._spent = 0
@@ -174,8 +186,13 @@ class Runner:
                 stream = decode([ref for refs, _ in work for ref in refs], self.plan.batch)
                 for refs, members in work:
                     for at in range(0, len(refs), self.unit_images):
-                        unit = self._unit(refs[at : at + self.unit_images], members, sweeps[members], stream, summary)
-                        writer.put(unit)
+                        some = refs[at : at + self.unit_images]
+                        name = self._unit_name(some, members)
+                        if account is not None:
+                            account.begin(name)
+                        writer.put(self._unit(some, members, sweeps[members], stream, summary), name)
+        if account is not None:
+            account.finish()
         summary.seconds = time.perf_counter() - begin
         for sweep in sweeps.values():
             summary.calls += sweep.calls
@@ -250,6 +267,7 @@ class Runner:
             self.request.seed,
             self.plan,
             self._on_calls,
+            self.request.pool,
         )
 
     def _cost(self, sweep: Sweep) -> int:
@@ -262,6 +280,11 @@ class Runner:
         return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2))
 
     # ------------------------------------------------------------------ one unit
+
+    def _unit_name(self, refs: Sequence[ImageRef], members: tuple[int, ...]) -> str:
+        """Name a unit by what is in it: begun again after a kill, it finds the answers that were paid for."""
+        what = ([self.recipes[i].id for i in members], [ref.image_id for ref in refs])
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
     def _unit(
         self,
@@ -329,17 +352,15 @@ class Runner:
             content = self._content_of(ref, image)
             if usable[row]:
                 unit.images.append(
-                    ImageResult(
-                        **vars(content), logits=host.logits[row], targets=host.targets[row], scores=host.scores[row]
-                    )
+                    ImageResult(**vars(content), logits=host.logits[row])
                 )
             else:
                 unit.unanswered.append(content)
                 message = "The model's output for this image is not finite (NaN or infinite)."
                 self._fail(unit, ref.image_id, "model", message, self._image_key(ref, image.content_hash))
         names = [(ref.image_id, result_key(image.content_hash, self._label(ref))) for ref, image in ready]
-        for place, maps, diagnostics in zip(members, result.maps, host.diagnostics, strict=True):
-            self._collect(unit, self.recipes[place], self._pack(maps.values), diagnostics, names, kept, host)
+        for i, place in enumerate(members):
+            self._collect(unit, self.recipes[place], self._pack(result.maps[i].values), host, i, names, kept)
         self._done += len(ready)
         self._tell()
 
@@ -352,13 +373,14 @@ class Runner:
         unit: UnitResult,
         recipe: Recipe,
         packed: tuple[Array, Array, Array],
-        diagnostics: dict[str, Array],
+        host: _Host,
+        of: int,
         names: Sequence[tuple[str, str]],
         kept: Sequence[int],
-        host: _Host,
     ) -> None:
         """Put one method's maps of a batch into the unit's rows."""
         values, scales, finite = packed
+        scores, diagnostics = host.scores[of], host.diagnostics[of]
         whole: Array = np.asarray(finite.all(axis=1))
         rows = unit.maps[recipe.id]
         for i in kept:
@@ -370,11 +392,11 @@ class Runner:
             rows.values.extend(values[i])
             rows.scales.extend(scales[i].tolist())
             rows.owners.extend(
-                [(image_id, t, score, key) for t, score in zip(targets, host.scores[i].tolist(), strict=True)]
+                [(image_id, t, score, key) for t, score in zip(targets, scores[i].tolist(), strict=True)]
             )
             for name, column in diagnostics.items():
                 rows.diagnostics.extend(
-                    [(image_id, t, name, float(v)) for t, v in zip(targets, column[i], strict=True)]
+                    [(image_id, t, name, float(v)) for t, v in zip(targets, column[i], strict=True) if v == v]
                 )
 
     def _pack(self, maps: Tensor) -> tuple[Array, Array, Array]:
@@ -425,7 +447,7 @@ class _Host:
     def __init__(self, result: BatchResult) -> None:
         self.logits = result.logits.float().cpu().numpy()
         self.targets = result.targets.cpu().numpy()
-        self.scores = result.scores.float().cpu().numpy()
+        self.scores = [m.scores.float().cpu().numpy() for m in result.maps]
         self.diagnostics = [{k: v.float().cpu().numpy() for k, v in m.diagnostics.items()} for m in result.maps]
 
 
@@ -441,6 +463,8 @@ def choose_unit_images(plan: Plan, map_bytes: int, calls: Calls) -> int:
     """Return a multiple of the batch that keeps a unit's maps near 64 MiB and its model calls near 4096."""
     by_bytes = UNIT_BYTES // max(1, map_bytes)
     by_calls = UNIT_CALLS // max(1, calls.forward + calls.backward)
+    if by_calls < plan.batch:  # so much work an image that batches are filled by its own passes
+        return max(1, by_calls)
     images = max(1, min(by_bytes, by_calls, UNIT_IMAGES))
     return max(plan.batch, images // plan.batch * plan.batch)
 
@@ -511,9 +535,10 @@ class _Loader:
 class _Writer:
     """Commits units in a thread of its own, in order; at most two wait."""
 
-    def __init__(self, sink: Sink, listen: Listener, model: str) -> None:
-        self._sink, self._listen, self._model = sink, listen, model
-        self._queue: queue.Queue[UnitResult | None] = queue.Queue(maxsize=2)
+    def __init__(self, sink: Sink, listen: Listener, classifier: Classifier) -> None:
+        self._sink, self._listen = sink, listen
+        self._model, self._account = classifier.name, classifier.account
+        self._queue: queue.Queue[tuple[UnitResult, str] | None] = queue.Queue(maxsize=2)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
 
@@ -527,20 +552,23 @@ class _Writer:
         if self._error is not None and kind is None:
             raise self._error
 
-    def put(self, unit: UnitResult) -> None:
+    def put(self, unit: UnitResult, name: str) -> None:
         self._raise()
-        self._queue.put(unit)
+        self._queue.put((unit, name))
 
     def _raise(self) -> None:
         if self._error is not None:
             raise self._error
 
     def _work(self) -> None:
-        while (unit := self._queue.get()) is not None:
+        while (item := self._queue.get()) is not None:
             if self._error is not None:
                 continue
+            unit, name = item
             try:
                 self._sink.commit(unit)
+                if self._account is not None:
+                    self._account.committed(name)
                 self._listen(Committed(self._model, len(unit.images)))
             except BaseException as error:  # handed to the thread that computes
                 self._error = error

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from salience.engine.descent import DescentMethod, ModelCalls, Problem
 from salience.engine.fills import CONSTANTS, fill
 from salience.engine.method import Activation, Evidence, Method, PointMethod, Subject, Want, WholeMethod
-from salience.engine.passes import Calls, Look, Product, is_out_of_memory, look, pad, products
+from salience.engine.passes import Calls, Look, Product, call_model, is_out_of_memory, look, pad, products
 from salience.engine.plan import Plan
 from salience.engine.points import Clean, Points
-from salience.engine.scalars import Output, score
+from salience.engine.pool import Pool
+from salience.engine.queries import Found, QueryMethod, Scene, converse, group_size
+from salience.engine.scalars import Output, score, scores
 from salience.engine.targets import Target
 from salience.errors import MethodError
 from salience.models.classifier import GRADIENTS, LAYERS, Classifier
@@ -36,19 +39,19 @@ class Batch:
 
 @dataclass
 class MapBatch:
-    """Raw maps (N, T, h, w) of one method for a batch, with their diagnostics, each (N, T)."""
+    """Raw maps (N, T, h, w) of one method for a batch, the clean scalar they explain, and diagnostics: each (N, T)."""
 
     values: Tensor
+    scores: Tensor
     diagnostics: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
 class BatchResult:
-    """What a batch gave: logits (N, C), targets and clean scores (N, T), maps by the method's position."""
+    """What a batch gave: logits (N, C), targets (N, T), maps by the method's position."""
 
     logits: Tensor
     targets: Tensor
-    scores: Tensor
     maps: list[MapBatch]
 
 
@@ -75,13 +78,17 @@ class Sweep:
     classifier: Classifier
     methods: Sequence[Method]
     target: Target
-    output: Output
+    output: Output | None
     seed: int
     plan: Plan
     on_calls: Callable[[Calls], None] = lambda calls: None
+    pool: Pool | None = None
 
     def __post_init__(self) -> None:
         self.calls = Calls(told=self.on_calls)
+        if self.pool is not None:
+            self.pool = self.pool.to(self.classifier.device)
+        self.shared: Output = self.output or "logit"  # passes are shared, so their scalar is
         self.layers: dict[Activation, Layer] = {}
         self._anchors: dict[str, Tensor] = {}
         for method in self.methods:
@@ -93,13 +100,14 @@ class Sweep:
 
     def _check(self, method: Method) -> None:
         name = method.traits.name
+        differentiates = isinstance(method, DescentMethod) or (isinstance(method, PointMethod) and method.wants)
+        if differentiates and GRADIENTS not in self.classifier.capabilities:
+            raise MethodError(
+                f"Method {name!r} needs gradients, which model {self.classifier.name!r} ({self.classifier.spec}) "
+                "does not give. Choose a method that needs outputs alone."
+            )
         if isinstance(method, PointMethod):
             layered = [w for w in method.wants if isinstance(w, Activation)]
-            if method.wants and GRADIENTS not in self.classifier.capabilities:
-                raise MethodError(
-                    f"Method {name!r} needs gradients, which model {self.classifier.name!r} ({self.classifier.spec}) "
-                    "does not give. Choose a method that needs outputs alone."
-                )
             for want in layered:
                 if want not in self.layers:
                     self.layers[want] = find_layer(self.classifier, want.layer)
@@ -112,11 +120,20 @@ class Sweep:
         """Return what an image needs, group by group of points, whole methods left out."""
         classes = self.classifier.num_classes
         columns = self.target.count(classes)
-        return [
+        shared = [
             Stage(points.count, wants, tuple(products(wants, classes, columns)))
             for points, members in self.groups.items()
             for wants in [self._wants(members)]
         ]
+        size = self.classifier.preprocessing.size
+        asking = [Stage(m.questions(size), (), ()) for m in self.methods if isinstance(m, QueryMethod)]
+        descending = []
+        for method in self.methods:
+            if isinstance(method, DescentMethod):
+                forward, backward = method.passes(self.plan.batch)
+                descending.append(Stage(columns * backward, (), (Product(layers=False, pixels=True),)))
+                descending.append(Stage(columns * (forward - backward), (), ()))
+        return shared + asking + descending
 
     def calls_per_image(self) -> Calls:
         """Return how many forward and backward passes an image needs, whole methods left out."""
@@ -174,25 +191,29 @@ class Sweep:
         logits = state.logits.detach()
         padded_labels = pad(batch.labels.to(logits.device), len(state.inputs))
         targets = self.target.columns(logits, padded_labels)
-        scores = torch.stack([score(self.output, logits, targets[:, t]) for t in range(columns)], 1)
+        clean_scores = scores(self.shared, logits, targets)
         for t in range(columns):
             found = state.collect(targets[:, t], wants, last=t == columns - 1)
-            seen = Evidence(state.inputs, state.inputs, 0, targets[:, t], scores[:, t], found)
+            seen = Evidence(state.inputs, state.inputs, 0, targets[:, t], clean_scores[:, t], found)
             for i in clean:
                 method = _point_method(self.methods[i])
                 value = method.finish(method.look(seen)[:n])
                 if i not in maps:
-                    maps[i] = MapBatch(value.new_empty(n, columns, *value.shape[1:]))
+                    maps[i] = MapBatch(value.new_empty(n, columns, *value.shape[1:]), clean_scores[:n])
                 maps[i].values[:, t] = value
         state.release()
 
-        result = BatchResult(logits[:n], targets[:n], scores[:n], [])
+        result = BatchResult(logits[:n], targets[:n], [])
         for points, members in self.groups.items():
             if members and not isinstance(points, Clean):
                 maps.update(self._travel(points, members, batch, result))
         for i, whole in enumerate(self.methods):
             if isinstance(whole, WholeMethod):
-                maps[i] = self._whole(whole, batch, result.targets)
+                maps[i] = self._whole(whole, batch, result)
+            elif isinstance(whole, QueryMethod):
+                maps[i] = self._inquire(whole, batch, result)
+            elif isinstance(whole, DescentMethod):
+                maps[i] = self._descend(whole, batch, result)
         result.maps = [maps[i] for i in range(len(self.methods))]
         return result
 
@@ -205,7 +226,7 @@ class Sweep:
             padded,
             wants,
             self.layers,
-            output=self.output,
+            output=self.shared,
             image_ids=ids,
             seed=self.seed,
             rows=rows,
@@ -236,11 +257,11 @@ class Sweep:
                 for t in chosen:
                     target = pad(clean.targets[:, t].repeat(len(draws)), rows)
                     found = state.collect(target, wants, last=t == chosen[-1])
-                    scores = score(self.output, state.logits.detach(), target)
+                    values = score(self.shared, state.logits.detach(), target)
                     for j, k in enumerate(draws):
                         cut = slice(j * n, (j + 1) * n)
                         part = {w: tuple(x[cut] for x in v) for w, v in found.items()}
-                        seen = Evidence(batch.pixels, state.inputs[cut], k, target[cut], scores[cut], part, prepared)
+                        seen = Evidence(batch.pixels, state.inputs[cut], k, target[cut], values[cut], part, prepared)
                         for i in members:
                             new = _point_method(self.methods[i]).look(seen)
                             old = sums.get((i, t))
@@ -250,18 +271,21 @@ class Sweep:
         for i in members:
             method = _point_method(self.methods[i])
             values = torch.stack([method.finish(sums.pop((i, t)) / points.count) for t in range(columns)], 1)
-            out[i] = MapBatch(values, self._diagnose(method, values, batch, clean))
+            at_image = scores(self.shared, clean.logits, clean.targets)
+            out[i] = MapBatch(values, at_image, self._diagnose(method, values, at_image, batch, clean))
         return out
 
-    def _diagnose(self, method: PointMethod, values: Tensor, batch: Batch, clean: BatchResult) -> dict[str, Tensor]:
+    def _diagnose(
+        self, method: PointMethod, values: Tensor, at_image: Tensor, batch: Batch, clean: BatchResult
+    ) -> dict[str, Tensor]:
         if not method.anchors:
             return {}
         columns = clean.targets.shape[1]
         logits = torch.stack([self._anchor(name, batch) for name in method.anchors])
         found: dict[str, list[Tensor]] = {}
         for t in range(columns):
-            at = torch.stack([score(self.output, z, clean.targets[:, t]) for z in logits])
-            for name, value in method.diagnose(values[:, t], clean.scores[:, t], at).items():
+            at = torch.stack([score(self.shared, z, clean.targets[:, t]) for z in logits])
+            for name, value in method.diagnose(values[:, t], at_image[:, t], at).items():
                 found.setdefault(name, []).append(value)
         return {name: torch.stack(column, 1) for name, column in found.items()}
 
@@ -279,10 +303,11 @@ class Sweep:
 
     # ------------------------------------------------------------------ methods that run the model themselves
 
-    def _whole(self, method: WholeMethod, batch: Batch, targets: Tensor) -> MapBatch:
+    def _whole(self, method: WholeMethod, batch: Batch, clean: BatchResult) -> MapBatch:
+        output, targets = self.output or method.output, clean.targets
         layer = None if method.layer is False else find_layer(self.classifier, method.layer)
         layer_module = None if layer is None else self.classifier.module.get_submodule(layer.name)
-        module = _Scalars(self.classifier, self.output, self.calls, self.plan)
+        module = _Scalars(self.classifier, output, self.calls, self.plan)
         n = len(batch)
         pixels = pad(batch.pixels, self.plan.batch).contiguous(memory_format=self.plan.torch_format)
         ids = (*batch.image_ids, *(batch.image_ids[-1:] * (len(pixels) - n)))
@@ -295,7 +320,7 @@ class Sweep:
                 image_ids=ids,
                 rows=n,
                 seed=self.seed,
-                output=self.output,
+                output=output,
                 layer=layer,
                 layer_module=layer_module,
             )
@@ -306,7 +331,81 @@ class Sweep:
                     "(N, h, w) is needed."
                 )
             values.append(maps[:n].detach())
-        return MapBatch(torch.stack(values, 1))
+        return MapBatch(torch.stack(values, 1), scores(output, clean.logits, targets))
+
+    # ------------------------------------------------------------------ methods that optimise their maps
+
+    def _descend(self, method: DescentMethod, batch: Batch, clean: BatchResult) -> MapBatch:
+        """Optimise the maps of all images and classes of a batch together."""
+        model = ModelCalls(self.classifier, self.plan, self.calls)
+        found = method.descend(Problem(model, batch.pixels, batch.image_ids, clean.targets, self.seed, self.pool))
+        at_image = scores(self.output or method.output, clean.logits, clean.targets)
+        return MapBatch(found.maps, at_image, found.diagnostics)
+
+    # ------------------------------------------------------------------ methods that ask for outputs alone
+
+    def _inquire(self, method: QueryMethod, batch: Batch, clean: BatchResult) -> MapBatch:
+        """Explain a batch group by group; groups are filled up, so that every search has the same shapes."""
+        output = self.output or method.output
+        at_image = scores(output, clean.logits, clean.targets)
+        together = group_size(method, self.classifier.preprocessing.size, self.plan.batch)
+        found = [
+            self._search(method, batch, clean, at_image, slice(at, min(len(batch), at + together)), together, output)
+            for at in range(0, len(batch), together)
+        ]
+        return MapBatch(
+            torch.cat([f.maps for f in found]),
+            at_image,
+            {name: torch.cat([f.diagnostics[name] for f in found]) for name in found[0].diagnostics},
+        )
+
+    def _search(
+        self,
+        method: QueryMethod,
+        batch: Batch,
+        clean: BatchResult,
+        at_image: Tensor,
+        rows: slice,
+        together: int,
+        output: Output,
+    ) -> Found:
+        real = rows.stop - rows.start
+        ids = batch.image_ids[rows]
+        lead = clean.logits.argmax(1) if self.target.kind == "all" else clean.targets.new_zeros(len(batch))
+        scene = Scene(
+            images=pad(batch.pixels[rows], together).contiguous(memory_format=self.plan.torch_format),
+            image_ids=(*ids, *(ids[-1:] * (together - real))),
+            seed=self.seed,
+            targets=pad(clean.targets[rows], together),
+            lead=pad(lead[rows], together),
+            scores=pad(at_image[rows], together).float(),
+            every=pad(self._all_scores(output, clean.logits[rows]), together).float(),
+        )
+        with torch.no_grad():
+            found, asked = converse(
+                method,
+                scene,
+                real,
+                hide=lambda name: fill(name, scene.images, scene.image_ids, self.seed, pool=self.pool),
+                ask=self._ask,
+                batch=self.plan.batch,
+                output=output,
+            )
+        columns = scene.targets.shape[1]
+        found.maps = found.maps[:real]
+        found.diagnostics = {name: value[:real] for name, value in found.diagnostics.items()}
+        found.diagnostics["forward_passes"] = scene.scores.new_full((real, columns), asked + 1)
+        for queries, figure in found.curve:
+            found.diagnostics[f"{found.curve_of}@{queries}"] = figure[:real]
+        return found
+
+    def _all_scores(self, output: Output, logits: Tensor) -> Tensor:
+        every = torch.arange(logits.shape[1], device=logits.device)
+        return scores(output, logits, every.expand(logits.shape))
+
+    def _ask(self, inputs: Tensor, rows: int) -> Tensor:
+        self.calls.count(forward=rows)
+        return call_model(self.classifier, inputs.contiguous(memory_format=self.plan.torch_format))
 
 
 class _Scalars(nn.Module):
@@ -323,14 +422,8 @@ class _Scalars(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         self._calls.count(forward=len(images))
         logits = self._classifier.logits(images.contiguous(memory_format=self._plan.torch_format))
-        if self._output == "logit":
-            return logits
-        if self._output == "logprob":
-            return logits.log_softmax(1)
-        if self._output == "prob":
-            return logits.softmax(1)
         every = torch.arange(logits.shape[1], device=logits.device)
-        return torch.stack([score("margin", logits, every[c].expand(len(logits))) for c in every], 1)
+        return scores(self._output, logits, every.expand(logits.shape))
 
 
 def _point_method(method: Method) -> PointMethod:
@@ -342,6 +435,7 @@ def _join(pieces: Sequence[BatchResult]) -> BatchResult:
     maps = [
         MapBatch(
             torch.cat([p.maps[i].values for p in pieces]),
+            torch.cat([p.maps[i].scores for p in pieces]),
             {k: torch.cat([p.maps[i].diagnostics[k] for p in pieces]) for k in pieces[0].maps[i].diagnostics},
         )
         for i in range(len(pieces[0].maps))
@@ -349,6 +443,5 @@ def _join(pieces: Sequence[BatchResult]) -> BatchResult:
     return BatchResult(
         torch.cat([p.logits for p in pieces]),
         torch.cat([p.targets for p in pieces]),
-        torch.cat([p.scores for p in pieces]),
         maps,
     )

@@ -1,4 +1,4 @@
-"""Which class is explained: ``predicted``, ``label``, ``class:K`` or ``all``."""
+"""Which classes are explained: ``predicted``, ``predicted+M``, ``label``, ``class:K`` or ``all``."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ from salience.errors import SettingsError, nearest
 
 @dataclass(frozen=True)
 class Target:
-    """The rule that gives each image the classes to explain."""
+    """The rule that gives each image the classes to explain.
 
-    kind: Literal["predicted", "label", "class", "all"]
+    ``top`` is the predicted class and its ``index`` runners-up, in falling order (ties: the lower class first).
+    """
+
+    kind: Literal["predicted", "label", "class", "all", "top"]
     index: int = -1
 
     def __str__(self) -> str:
-        return f"class:{self.index}" if self.kind == "class" else self.kind
+        return {"class": f"class:{self.index}", "top": f"predicted+{self.index}"}.get(self.kind, self.kind)
 
     def count(self, classes: int) -> int:
         """Return how many maps an image gets."""
+        if self.kind == "top":
+            return min(self.index + 1, classes)
         return classes if self.kind == "all" else 1
 
     def columns(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -35,6 +40,8 @@ class Target:
             return labels.clamp_min(0).unsqueeze(1)
         if self.kind == "class":
             return torch.full((n, 1), self.index, dtype=torch.int64, device=logits.device)
+        if self.kind == "top":
+            return logits.argsort(dim=1, descending=True, stable=True)[:, : self.count(c)]
         return torch.arange(c, device=logits.device).expand(n, c)
 
 
@@ -54,10 +61,14 @@ def parse_target(text: str | int, class_names: Sequence[str]) -> Target:
         return Target("label")
     if text == "all":
         return Target("all")
+    first, plus, more = text.partition("+")
+    if first == "predicted" and plus and more.isdecimal() and int(more) > 0:
+        return Target("top", int(more))
     head, _, name = text.partition(":")
     if head != "class" or not name:
         raise SettingsError(
-            f"Target {text!r} is unknown; choose 'predicted', 'label', 'all' or 'class:K' with a class number or name."
+            f"Target {text!r} is unknown; choose 'predicted', 'predicted+M' (with M runners-up), 'label', 'all' or "
+            "'class:K' with a class number or name."
         )
     if name.isdecimal():
         index = int(name)

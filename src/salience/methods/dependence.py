@@ -113,7 +113,8 @@ class Sobol(Asking):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(cells=self.cells)
+        if self.cells < 2:
+            raise MethodError(f"cells is {self.cells}; 2 or more along each side are needed.")
         if self.budget - 1 < 2 * 6:
             raise MethodError(f"budget is {self.budget}; 13 forward passes or more are needed.")
 

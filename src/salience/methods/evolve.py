@@ -61,10 +61,10 @@ class Evolve(Asking):
     """
 
     mode: Literal["posterior", "snes"] = "posterior"
-    cells: int = 14
-    survey: float = 0.5
-    reach: float = 1.5
-    noise: float = 0.3
+    cells: int = 7
+    survey: float = 0.75
+    reach: float = 0.7
+    noise: float = 0.1
     candidates: int = 16
     sigma: float = 0.15
 
@@ -99,8 +99,7 @@ class Evolve(Asking):
             len(scene.images), scene.targets.shape[1], (grid[0], grid[1]), self.reach, self.noise, scene.device
         )
         early: list[tuple[int, Tensor]] = []
-        shapes = random_shapes(stream, first, (grid[0], grid[1]), self.reach)
-        yield from _ask(belief, shapes)
+        yield from _ask(belief, (stream.uniform(first, *grid) < 0.5).to(torch.float32))
         if self.mode == "snes":
             return (yield from self._snes(belief, stream, rounds, scene))
         for pairs in rounds:
@@ -170,18 +169,6 @@ def top(scores: Tensor, share: Tensor) -> Tensor:
     rank = flat.argsort(dim=2, descending=True, stable=True).argsort(dim=2)
     kept = (share * flat.shape[2]).round().clamp(1, flat.shape[2] - 1).unsqueeze(2)
     return (rank < kept).to(torch.float32).view(scores.shape)
-
-
-def random_shapes(stream: Stream, count: int, grid: tuple[int, int], reach: float) -> Tensor:
-    """Return masks (G, count, h, w): smooth random fields, cut at areas from 10 to 90 per cent."""
-    field = stream.normal(count, *grid)
-    rows, columns = (_smoothing(n, reach).to(field) for n in grid)
-    return top(rows @ field @ columns.T, 0.1 + 0.8 * stream.uniform(count))
-
-
-def _smoothing(cells: int, reach: float) -> Tensor:
-    x = torch.arange(cells, dtype=torch.float64)
-    return torch.exp(-((x[:, None] - x) ** 2) / (reach**2))
 
 
 def _cut(pairs: int, each: int) -> list[int]:

@@ -118,8 +118,11 @@ def ridge(values: Tensor, answers: Tensor, penalty: float) -> Tensor:
     """Return the weights (G, T, D) of a ridge regression with intercept of ``answers`` (G, k, T) on (G, k, D)."""
     x, y = values.cpu().double(), answers.cpu().double()
     x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
-    gram = x.transpose(1, 2) @ x + penalty * torch.eye(x.shape[2], dtype=x.dtype)
-    found: Tensor = torch.linalg.solve(gram, x.transpose(1, 2) @ y)
+    turned = x.transpose(1, 2)
+    if x.shape[1] < x.shape[2]:  # fewer answers than parts: the same weights by the smaller of two systems
+        found: Tensor = turned @ torch.linalg.solve(x @ turned + penalty * torch.eye(x.shape[1], dtype=x.dtype), y)
+    else:
+        found = torch.linalg.solve(turned @ x + penalty * torch.eye(x.shape[2], dtype=x.dtype), turned @ y)
     return found.transpose(1, 2).to(values.device, torch.float32)
 
 

@@ -24,8 +24,8 @@ from torch import Tensor
 from salience.data.decode import load
 from salience.data.source import open_images
 from salience.engine.fills import fill as make_fill
+from salience.engine.masked import falling_ranks, tie_order
 from salience.engine.passes import forward
-from salience.engine.random import row_key, uniform
 from salience.engine.runner import to_pixels
 from salience.engine.tune import make_plan, running
 from salience.errors import ImagesError, SettingsError
@@ -146,7 +146,8 @@ def allegiance(
             pixels = to_pixels([load(source, refs[i], model.preprocessing).pixels for i in ids], model)
             values = torch.from_numpy(upsample(maps.values[rows], model.preprocessing.size)).to(model.device)
             replacement = make_fill(fill, pixels).expand_as(pixels)
-            rank = _ranks(values, ids, seed) if rule == "exact" else None
+            ties = tie_order(ids, values[0].numel(), seed, values.device)
+            rank = falling_ranks(values, ties) if rule == "exact" else None
             whole = forward(model, pixels, plan).double().softmax(1)
             predicted = whole.argmax(1, keepdim=True)
             for j, p in enumerate(percentages):
@@ -156,16 +157,6 @@ def allegiance(
                 probability[rows, j] = found.gather(1, predicted)[:, 0].cpu().numpy()
                 deleted[rows, j] = mask.flatten(1).double().mean(1).cpu().numpy()
     return Allegiance(maps.image_ids, tuple(percentages), kept, probability, deleted, fill, rule)
-
-
-def _ranks(values: Tensor, ids: tuple[str, ...], seed: int) -> Tensor:
-    """Return each pixel's place (N, H, W) when values fall, ties in an order of the image's own."""
-    flat = values.flatten(1)
-    shuffle = uniform([row_key(seed, "ties", i) for i in ids], flat.shape[1:], flat.device).argsort(dim=1)
-    order = shuffle.gather(1, flat.gather(1, shuffle).argsort(dim=1, descending=True, stable=True))
-    rank = torch.empty_like(order)
-    rank.scatter_(1, order, torch.arange(flat.shape[1], device=flat.device).expand_as(order))
-    return rank.view(values.shape)
 
 
 def _exact(rank: Tensor, p: int) -> Tensor:

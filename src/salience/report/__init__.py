@@ -1,5 +1,5 @@
-"""The page of a run: reads the store, needs no torch, works offline."""
+"""The pages of a run: they read the store, need no torch, work offline."""
 
-from salience.report.page import write_report
+from salience.report.page import write_report, write_scores
 
-__all__ = ["write_report"]
+__all__ = ["write_report", "write_scores"]

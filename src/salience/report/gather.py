@@ -163,7 +163,8 @@ def gather(run: Run) -> Material:
 def _part(run: Run, name: str, images: list[Picture], places: Mapping[str, int], failures: list[Lost]) -> Part:
     info = run.info["models"].get(name, {})
     columns = [_column(run, recipe) for recipe in run.info["current"] if run.info["recipes"][recipe]["model"] == name]
-    part = Part(name, info, _preprocessing(info, columns), tuple(info.get("classes", ())), columns, [])
+    see = preprocessing_of(info, columns[0].grid if columns else (224, 224))
+    part = Part(name, info, see, tuple(info.get("classes", ())), columns, [])
     known = _labels(run, part)
     part.entries = [Entry(image.index, label=known(image)) for image in images]
     for lost in failures:
@@ -192,12 +193,13 @@ def _column(run: Run, recipe_id: str) -> Column:
     )
 
 
-def _preprocessing(info: Mapping[str, Any], columns: Sequence[Column]) -> Preprocessing:
+def preprocessing_of(info: Mapping[str, Any], size: tuple[int, int]) -> Preprocessing:
+    """Return a model's preprocessing as ``run.json`` has it; ``size`` where it does not say."""
     given: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in info.get("preprocessing", {}).items()
     }
     known: dict[str, Any] = {k: v for k, v in given.items() if k in Preprocessing.__dataclass_fields__}
-    known.setdefault("size", columns[0].grid if columns else (224, 224))
+    known.setdefault("size", size)
     return Preprocessing(**known)
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from salience.data.base import ImageRef, ImageSource, RawImage, hash_content
+from salience.data.base import ImageRef, ImageSource, Pixels, RawImage, hash_content
 from salience.data.decode import decode
 from salience.data.preprocessing import Preprocessing
 from salience.data.source import open_images
+from salience.data.tiles import TileSource
 from salience.errors import SalienceError
 from salience.report.colour import Scale, colourise
 from salience.report.gather import Picture
@@ -43,12 +44,23 @@ def view_size(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * share)), max(1, round(size[1] * share))
 
 
-def encode(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Return uint8 (h, w, 3) as WebP."""
+def encode(pixels: npt.NDArray[np.uint8], *, lossless: bool = False) -> bytes:
+    """Return uint8 (h, w, 3) as WebP; what is tiny, or must be ``lossless``, loses nothing."""
     out = io.BytesIO()
-    tiny = max(pixels.shape[:2]) <= TINY
-    Image.fromarray(pixels).save(out, "WEBP", quality=_QUALITY, method=_EFFORT, lossless=tiny)
+    whole = lossless or max(pixels.shape[:2]) <= TINY
+    Image.fromarray(pixels).save(out, "WEBP", quality=_QUALITY, method=_EFFORT, lossless=whole)
     return out.getvalue()
+
+
+def draw_photo(pixels: Pixels) -> bytes:
+    """Return what a model saw of an image, (H, W, 3), as a WebP picture."""
+    if pixels.dtype != np.uint8:
+        pixels = np.rint(pixels * 255).astype(np.uint8)
+    height, width = view_size((pixels.shape[0], pixels.shape[1]))
+    if (height, width) != pixels.shape[:2]:
+        image = Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)
+        return encode(np.asarray(image))
+    return encode(pixels.astype(np.uint8, copy=False))
 
 
 def draw_map(values: npt.NDArray[np.float32], size: tuple[int, int], scale: Scale) -> bytes:
@@ -88,8 +100,10 @@ class Photographs:
         self._source: ImageSource | None = None
         self._refs: dict[str, ImageRef] = {}
         self._why = ""
+        self._tiles = images.get("kind") == "tiles"
         if any(picture.path is None for picture in pictures):
-            self._open(str(images.get("source", "")))
+            location = str(images.get("source", ""))
+            self._open(location.removeprefix("tiles of ") if self._tiles else location)
 
     def _open(self, location: str) -> None:
         try:
@@ -110,23 +124,26 @@ class Photographs:
         Missing
             When the file is gone, has changed since it was explained, or cannot be decoded.
         """
-        raw = self._read(picture)
+        return draw_photo(self.pixels(picture, preprocessing))
+
+    def pixels(self, picture: Picture, preprocessing: Preprocessing) -> Pixels:
+        """Return what the model saw of an image: uint8 (H, W, 3), or float32 in [0, 1] where it was given so.
+
+        Raises
+        ------
+        Missing
+            When the file is gone, has changed since it was explained, or cannot be decoded.
+        """
+        raw = self._read(picture, preprocessing)
         if picture.content_hash is not None and raw.content_hash != picture.content_hash:
             raise Missing("The image has changed since it was explained.")
         try:
-            pixels = decode(raw, preprocessing).pixels
+            return decode(raw, preprocessing).pixels
         except SalienceError as error:
             message = str(error)
             raise Missing(message.replace(picture.path, picture.image_id) if picture.path else message) from error
-        if pixels.dtype != np.uint8:
-            pixels = np.rint(pixels * 255).astype(np.uint8)
-        height, width = view_size((pixels.shape[0], pixels.shape[1]))
-        if (height, width) != pixels.shape[:2]:
-            image = Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)
-            return encode(np.asarray(image))
-        return encode(pixels.astype(np.uint8, copy=False))
 
-    def _read(self, picture: Picture) -> RawImage:
+    def _read(self, picture: Picture, preprocessing: Preprocessing) -> RawImage:
         if picture.path is not None:
             try:
                 data = Path(picture.path).read_bytes()
@@ -136,9 +153,25 @@ class Photographs:
                 raise Missing(f"The file cannot be read: {error.strerror or error}.") from error
             return RawImage(data, hash_content(data), picture.image_id)
         ref = self._refs.get(picture.image_id)
-        if self._source is None or ref is None:
+        pair = self._pair(picture.image_id) if self._tiles and ref is None else None
+        if self._source is None or (ref is None and pair is None):
             raise Missing(self._why or "The image is no longer in its source.")
         try:
+            if pair is not None:
+                tile = ImageRef(0, picture.image_id, None, None)
+                return TileSource(
+                    "tiles", "", [tile], source=self._source, pairs=[pair], preprocessing=preprocessing
+                ).read(tile)
+            assert ref is not None
             return self._source.read(ref)
         except SalienceError as error:
             raise Missing(str(error)) from error
+
+    def _pair(self, image_id: str) -> tuple[ImageRef, ImageRef] | None:
+        """Return the two images that a tile is named after."""
+        words = image_id.split(" + ")
+        for cut in range(1, len(words)):
+            first, second = (self._refs.get(" + ".join(part)) for part in (words[:cut], words[cut:]))
+            if first is not None and second is not None:
+                return first, second
+        return None

@@ -80,10 +80,10 @@ def context(material: Material) -> dict[str, Any]:
         "created": str(info.get("created", ""))[:10],
         "headline": words.headline([p.name for p in parts] or list(info["models"]), len(material.images)),
         "lead": _lead(material),
-        "notice": _notice(material),
+        "notice": notice(material),
         "command": [shlex.quote(str(word)) for word in info.get("command") or []],
-        "facts": _facts(material),
-        "method_rows": _methods(columns),
+        "facts": facts(material),
+        "method_rows": method_rows(columns),
         "images": material.images,
         "failures": material.failures,
         "parts_of_run": parts,
@@ -115,7 +115,8 @@ def _lead(material: Material) -> str:
     return words.lead(methods, list(targets), list(outputs), scores, spent)
 
 
-def _notice(material: Material) -> str:
+def notice(material: Material) -> str:
+    """Return what should be known of a run that is not complete; empty for one that is."""
     status = material.run.info.get("status", "complete")
     if status == "complete":
         return ""
@@ -126,7 +127,8 @@ def _notice(material: Material) -> str:
     }.get(status, f"The state of this run is {status!r}: the page shows what was finished.")
 
 
-def _facts(material: Material) -> list[tuple[str, list[tuple[str, str]]]]:
+def facts(material: Material) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return how a run was made: titles, each with (name, value) of what is known."""
     info = material.run.info
     settings, environment, images = info.get("settings", {}), info.get("environment", {}), info.get("images", {})
     run = [
@@ -139,10 +141,10 @@ def _facts(material: Material) -> list[tuple[str, list[tuple[str, str]]]]:
         ("maps stored as", str(settings.get("map_dtype", ""))),
     ]
     software = [(name, str(value)) for name, value in environment.items() if value]
-    facts = [("Run", run)]
-    facts += [(p.name if len(material.parts) > 1 else "Model", _model_facts(p)) for p in material.parts]
-    facts.append(("Software", software))
-    return [(title, [(n, v) for n, v in rows if v]) for title, rows in facts]
+    found = [("Run", run)]
+    found += [(p.name if len(material.parts) > 1 else "Model", _model_facts(p)) for p in material.parts]
+    found.append(("Software", software))
+    return [(title, [(n, v) for n, v in rows if v]) for title, rows in found]
 
 
 def _model_facts(part: Part) -> list[tuple[str, str]]:
@@ -173,7 +175,8 @@ def _plan(plan: Mapping[str, Any]) -> str:
     )
 
 
-def _methods(columns: list[Column]) -> list[dict[str, str]]:
+def method_rows(columns: list[Column]) -> list[dict[str, str]]:
+    """Return the methods with their settings, a row for each that differs."""
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for c in columns:
         settings = [f"{k} {v}" for k, v in c.settings.items() if k != "layer"]

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from salience.errors import RunError, nearest
 from salience.store.files import read_json
 from salience.store.maps import Failure, Maps
-from salience.store.schema import FORMAT, IMAGES, NAMES, PARTS, VERSION
+from salience.store.schema import FORMAT, IMAGES, NAMES, PARTS, STAGE_OF, VERSION
 from salience.store.shards import MapArray
 
 
@@ -107,7 +107,7 @@ class Run:
         return pq.read_table(path) if path.exists() else IMAGES.empty_table()
 
     def table(self, name: str) -> pa.Table:
-        """Return a table: ``images``, ``contents``, ``predictions``, ``maps``, ``diagnostics`` or ``failures``.
+        """Return a table: ``images``, ``contents``, ``predictions``, ``maps``, ``failures`` or another of its tables.
 
         Rows of images or recipes that the run is no longer about are left out, and of rows that were computed again
         only the last is kept.
@@ -140,9 +140,27 @@ class Run:
         """Return the numbers of the committed work units, ascending."""
         return sorted(int(p.stem) for p in (self.folder / "units").glob("[0-9]*.json"))
 
+    def current(self, stage: str | None = None) -> list[str]:
+        """Return the recipes that the run is about, of the maps or of a stage."""
+        if stage is None:
+            return list(self.info["current"])
+        return list(self.info.get("stages", {}).get(stage, {}).get("current", []))
+
+    def finished(self, stage: str) -> dict[str, list[tuple[int, str, frozenset[str]]]]:
+        """Return what a stage has finished of each image: units, the image's content in them, and their recipes."""
+        out: dict[str, list[tuple[int, str, frozenset[str]]]] = {}
+        for unit in self.units():
+            record = read_json(self.folder / "units" / f"{unit:06d}.json")
+            if record.get("stage") == stage:
+                recipes = frozenset(record["recipes"])
+                for image_id, content in record["contents"].items():
+                    out.setdefault(image_id, []).append((unit, content, recipes))
+        return out
+
     def _current(self, name: str, rows: pa.Table) -> pa.Table:
         if "recipe" in rows.column_names and name != "failures":
-            rows = rows.filter(pc.is_in(rows["recipe"], pa.array(self.info["current"], pa.string())))
+            current = self.current(STAGE_OF.get(name))
+            rows = rows.filter(pc.is_in(rows["recipe"], pa.array(current, pa.string())))
         rows = rows.filter(pc.is_in(rows["image_id"], self.images["image_id"].combine_chunks()))
         if name == "predictions":
             rows = rows.filter(pa.array(self._of_these_weights(rows), pa.bool_()))
@@ -192,11 +210,15 @@ class Run:
         answered = latest("predictions", "model", "image_id")
         read = latest("contents", "image_id")
         by_label = self.info.get("settings", {}).get("target", "label") == "label"
+        stages = list(self.info.get("stages", {}))
+        finished = [self.finished(stage) for stage in stages]
+        current = {*self.info["current"], *(r for stage in stages for r in self.current(stage))}
         kept = []
         for i, row in enumerate(rows.to_pylist()):
             if row["recipe"] is not None:
-                later = mapped.get((row["recipe"], row["image_id"]), -1)
-                counts = row["recipe"] in self.info["current"]
+                units = [u for f in finished for u, _, made in f.get(row["image_id"], []) if row["recipe"] in made]
+                later = max([mapped.get((row["recipe"], row["image_id"]), -1), *units])
+                counts = row["recipe"] in current
             elif row["kind"] == "unreadable":
                 later, counts = read.get((row["image_id"],), -1), True
             else:

@@ -7,7 +7,7 @@ import pyarrow as pa
 FORMAT = "salience-run"
 VERSION = 1
 
-_S, _I32, _I64, _F32, _B = pa.string(), pa.int32(), pa.int64(), pa.float32(), pa.bool_()
+_S, _I32, _I64, _F32, _F64, _B = pa.string(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.bool_()
 
 
 def _schema(*columns: tuple[str, pa.DataType, str]) -> pa.Schema:
@@ -68,6 +68,40 @@ PARTS: dict[str, pa.Schema] = {
     ),
 }
 
+#: tables of the stages that follow ``explain``: they have a column ``recipe``, of their stage's entry in run.json
+STAGES: dict[str, dict[str, pa.Schema]] = {
+    "evaluate": {
+        "scores": _schema(
+            ("recipe", _S, "what decides the value but for the image: see 'stages' in run.json"),
+            ("image_id", _S, "the image"),
+            ("model", _S, "name of the model"),
+            ("method", _S, "name of the method, or of the baseline, whose map is scored"),
+            ("label", _I32, "class that the map explains, null where the value is of all labels together"),
+            ("position", _I32, "of the label in the image's set by falling probability: 0 is the predicted one"),
+            ("metric", _S, "name of the metric"),
+            ("background", _S, "what took the place of pixels, null where none were taken"),
+            ("smooth", _F32, "standard deviation of the blur of the map before it was scored, in pixels of the input"),
+            ("value", _F64, "the score; direction and range of the metric are in run.json"),
+        ),
+        "curves": _schema(
+            ("recipe", _S, "what decides the values but for the image: see 'stages' in run.json"),
+            ("image_id", _S, "the image"),
+            ("model", _S, "name of the model"),
+            ("method", _S, "name of the method or baseline"),
+            ("label", _I32, "class that the map explains, and whose value is told"),
+            ("position", _I32, "of the label in the image's set by falling probability: 0 is the predicted one"),
+            ("background", _S, "what took the place of pixels"),
+            ("smooth", _F32, "standard deviation of the blur of the map, in pixels of the input"),
+            ("curve", _S, "keep: the most salient pixels stay, the others go; delete: the most salient go"),
+            ("output", _S, "restricted (softmax over the label set), full (over all classes) or top (1 if it leads)"),
+            ("fractions", pa.list_(_F32), "shares of pixels that stay (keep) or go (delete)"),
+            ("values", pa.list_(_F32), "the output there"),
+        ),
+    },
+}
+PARTS |= {name: schema for tables in STAGES.values() for name, schema in tables.items()}
+STAGE_OF = {name: stage for stage, tables in STAGES.items() for name in tables}
+
 #: which columns name a result; of the rows of one name those of the last unit hold
 NAMES: dict[str, tuple[str, ...]] = {
     "contents": ("image_id",),
@@ -75,6 +109,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "maps": ("recipe", "image_id"),
     "diagnostics": ("recipe", "image_id"),
     "failures": ("image_id", "model", "method", "recipe"),
+    **dict.fromkeys(STAGE_OF, ("recipe", "image_id")),
 }
 
 

@@ -46,11 +46,9 @@ class Content:
 
 @dataclass
 class ImageResult(Content):
-    """One image through one model: its content, logits, targets and scores."""
+    """One image through one model: its content and logits."""
 
     logits: npt.NDArray[np.float32]
-    targets: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float32]
 
 
 @dataclass
@@ -84,6 +82,22 @@ class UnitResult:
     failures: list[FailureRow] = field(default_factory=list)
     unanswered: list[Content] = field(default_factory=list)
     """Images that were read, but that the model has no usable answer for."""
+    seconds: float = 0.0
+
+
+@dataclass
+class StageUnit:
+    """What one work unit of a stage after ``explain`` computed: its images are finished for all its recipes.
+
+    ``tables`` holds columns by table name, see ``STAGES`` in :mod:`salience.store.schema`.
+    """
+
+    stage: str
+    model: str
+    recipes: tuple[str, ...]
+    images: list[Content]
+    tables: dict[str, dict[str, list[Any]]]
+    failures: list[FailureRow] = field(default_factory=list)
     seconds: float = 0.0
 
 

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -18,7 +19,7 @@ from salience.store.files import write_json, write_table
 from salience.store.run import Run, read_info
 from salience.store.schema import FORMAT, IMAGES, PARTS, VERSION, table
 from salience.store.shards import MapArray
-from salience.store.unit import Known, Recipe, UnitResult
+from salience.store.unit import Content, FailureRow, Known, Recipe, StageUnit, UnitResult
 
 
 class RunWriter:
@@ -143,6 +144,14 @@ class RunWriter:
         ]
         self.info["current"] = kept + [r.id for r in recipes]
 
+    def use_stage(self, stage: str, model: str, recipes: dict[str, dict[str, Any]], **entries: Any) -> None:
+        """Make ``recipes`` (by id) those that the run is about in a stage and for a model; set its other entries."""
+        stages = self.info.setdefault("stages", {})
+        before = stages.get(stage, {})
+        known = {**before.get("recipes", {}), **recipes}
+        others = [i for i in before.get("current", []) if known[i]["model"] != model]
+        stages[stage] = {**before, **entries, "current": [*others, *recipes], "recipes": known}
+
     def known(self) -> Known:
         """Return what is finished, read from the committed units."""
         if not (self.folder / "run.json").exists():
@@ -193,30 +202,14 @@ class RunWriter:
                 for column, value in zip(diagnostics, (recipe, *row), strict=True):
                     diagnostics[column].append(value)
         tables: dict[str, dict[str, list[Any]]] = {
-            "contents": {
-                name: [getattr(i, name) for i in (*unit.images, *unit.unanswered)] for name in PARTS["contents"].names
-            },
+            "contents": _content_columns([*unit.images, *unit.unanswered]),
             "predictions": self._predictions(unit),
             "maps": maps,
             "diagnostics": diagnostics,
-            "failures": {
-                "image_id": [f.failure.image_id for f in unit.failures],
-                "model": [f.failure.model for f in unit.failures],
-                "method": [f.failure.method for f in unit.failures],
-                "recipe": [f.recipe for f in unit.failures],
-                "kind": [f.failure.kind for f in unit.failures],
-                "message": [f.failure.message for f in unit.failures],
-                "key": [f.key for f in unit.failures],
-            },
+            "failures": _failure_columns(unit.failures),
         }
-        for name, columns in tables.items():
-            path = self.folder / "tables" / name / f"{number:06d}.parquet"
-            if columns["image_id"]:
-                write_table(path, table(name, columns))
-            else:
-                path.unlink(missing_ok=True)  # of a unit that was killed before it counted
-        write_json(
-            self.folder / "units" / f"{number:06d}.json",
+        self._finish(
+            tables,
             {
                 "unit": number,
                 "model": unit.model,
@@ -226,6 +219,45 @@ class RunWriter:
                 "seconds": round(unit.seconds, 3),
             },
         )
+
+    def commit_stage(self, unit: StageUnit) -> None:
+        """Write a unit of another stage: its tables, then the record that names what is finished.
+
+        Raises
+        ------
+        RunError
+            When something cannot be written; the unit then does not count, all earlier ones do.
+        """
+        tables = {
+            "contents": _content_columns(unit.images),
+            "failures": _failure_columns(unit.failures),
+            **unit.tables,
+        }
+        self._finish(
+            tables,
+            {
+                "unit": self._unit,
+                "stage": unit.stage,
+                "model": unit.model,
+                "recipes": sorted(unit.recipes),
+                "images": len(unit.images),
+                "contents": {i.image_id: i.content_hash for i in unit.images},
+                "failures": len(unit.failures),
+                "seconds": round(unit.seconds, 3),
+            },
+        )
+
+    def _finish(self, tables: dict[str, dict[str, list[Any]]], record: dict[str, Any]) -> None:
+        """Write a unit's parts, then its record."""
+        number = self._unit
+        for name in PARTS:
+            columns = tables.get(name, {})
+            path = self.folder / "tables" / name / f"{number:06d}.parquet"
+            if columns.get("image_id"):
+                write_table(path, table(name, columns))
+            else:
+                path.unlink(missing_ok=True)  # of a unit that was killed before it counted
+        write_json(self.folder / "units" / f"{number:06d}.json", record)
         self._unit = number + 1
 
     def _predictions(self, unit: UnitResult) -> dict[str, list[Any]]:
@@ -263,6 +295,22 @@ class RunWriter:
                 {k: entry[k] for k in ("model", "method", "signed", "target", "output")},
             )
         return self._arrays[recipe]
+
+
+def _content_columns(contents: Sequence[Content]) -> dict[str, list[Any]]:
+    return {name: [getattr(i, name) for i in contents] for name in PARTS["contents"].names}
+
+
+def _failure_columns(failures: Sequence[FailureRow]) -> dict[str, list[Any]]:
+    return {
+        "image_id": [f.failure.image_id for f in failures],
+        "model": [f.failure.model for f in failures],
+        "method": [f.failure.method for f in failures],
+        "recipe": [f.recipe for f in failures],
+        "kind": [f.failure.kind for f in failures],
+        "message": [f.failure.message for f in failures],
+        "key": [f.key for f in failures],
+    }
 
 
 def _now() -> str:

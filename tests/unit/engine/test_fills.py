@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from salience.engine.fills import fill, gaussian_blur
+from salience.engine.pool import Pool
 from salience.errors import MethodError
 
 IMAGES = torch.rand(2, 3, 16, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -48,11 +49,19 @@ def test_noise_is_the_image_s_own_and_new_with_each_draw() -> None:
     assert 0 <= float(both.min()) < 0.05 < 0.95 < float(both.max()) < 1
 
 
-def test_a_pool_is_drawn_from_by_image_and_draw() -> None:
-    pool = torch.arange(50.0, dtype=torch.float64).view(-1, 1, 1, 1).expand(50, 3, 16, 20)
+def test_a_pool_is_drawn_from_by_image_and_draw_and_never_the_image_itself() -> None:
+    images = torch.arange(50, dtype=torch.uint8).view(-1, 1, 1, 1).expand(50, 3, 16, 20).contiguous()
+    pool = Pool(images, "pool")
     both = fill("dataset", IMAGES, ("a", "b"), 3, pool=pool)
+    assert both.shape == IMAGES.shape
+    assert both.dtype == torch.float64
     assert torch.equal(both[1:], fill("dataset", IMAGES[1:], ("b",), 3, pool=pool))
-    draws = {float(fill("dataset", IMAGES[:1], ("a",), 3, draw=d, pool=pool).mean()) for d in range(30)}
+    draws = {float(fill("dataset", IMAGES[:1], ("a",), 3, draw=d, pool=pool).mean()) * 255 for d in range(30)}
     assert len(draws) > 15
+    assert all(round(d) in range(50) and abs(d - round(d)) < 1e-9 for d in draws)
+    two = Pool(images[:2], "two")
+    own = images[1:2].double() / 255
+    others = {float(fill("dataset", own, ("a",), 3, draw=d, pool=two).amax()) for d in range(20)}
+    assert others == {0.0}
     with pytest.raises(MethodError, match="dataset"):
         fill("dataset", IMAGES, ("a", "b"))

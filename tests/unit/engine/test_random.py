@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from salience.engine.random import choose, normal, row_key, uniform
+from salience.engine.random import Stream, choose, key_words, normal, row_key, uniform, uniform_at
 
 KEYS = [row_key(0, "noise", f"image-{i}", 0) for i in range(16)]
 SHAPE = (3, 64, 64)
@@ -144,3 +144,70 @@ def test_choose_is_distinct_and_uniform() -> None:
 def test_choose_everything() -> None:
     assert sorted(choose(5, 7, 7)) == list(range(7))
     assert choose(5, 0, 7) == []
+
+
+# ---------------------------------------------------------------------- pieces, and streams of a group
+
+
+def test_pieces_are_cuts_of_the_whole() -> None:
+    words, whole = key_words(KEYS[:3], "cpu"), uniform(KEYS[:3], (1000,))
+    for first, count in ((0, 1000), (0, 1), (17, 40), (999, 1)):
+        found = uniform_at(words, torch.full((3,), first), count)
+        assert torch.equal(found, whole[:, first : first + count])
+    rows, firsts = torch.tensor([2, 0, 2]), torch.tensor([5, 900, 0])  # any mixture of keys and places
+    found = uniform_at(words[rows], firsts, 7)
+    for values, row, first in zip(found, rows.tolist(), firsts.tolist(), strict=True):
+        assert torch.equal(values, whole[row, first : first + 7])
+
+
+IDS = tuple(f"image-{i}" for i in range(16))
+
+
+def stream(ids: tuple[str, ...] = IDS, seed: int = 0, purpose: str = "test") -> Stream:
+    return Stream(ids, seed, purpose, "cpu")
+
+
+def test_a_stream_goes_on_where_it_stopped() -> None:
+    whole = uniform([row_key(0, "test", i) for i in IDS], (60,))
+    numbers = stream()
+    parts = [numbers.uniform(10), numbers.uniform(2, 5, 3).flatten(1), numbers.uniform(20)]
+    assert torch.equal(torch.cat(parts, 1), whole)
+    assert numbers.uniform(3, 0).shape == (16, 3, 0)
+
+
+def test_a_stream_belongs_to_the_image_the_seed_and_the_purpose() -> None:
+    def numbers(*of: object) -> list[torch.Tensor]:
+        s = stream(*of)  # type: ignore[arg-type]
+        return [s.uniform(5), s.normal(2, 3), s.cauchy(4)]
+
+    whole = numbers()
+    for some in ((3,), (9, 3, 0)):
+        for found, expected in zip(numbers(tuple(IDS[i] for i in some)), whole, strict=True):
+            assert torch.equal(found, expected[list(some)])
+    for other in ((IDS, 1), (IDS, 0, "other")):
+        for found, expected in zip(numbers(*other), whole, strict=True):
+            assert not bool((found == expected).any())
+
+
+def test_a_stream_s_normals_are_normal_and_independent_of_what_follows() -> None:
+    numbers = stream()
+    values, more = numbers.normal(100, 64), numbers.normal(100, 64)
+    flat = values.double().numpy().ravel()
+    assert stats.kstest(flat, "norm").pvalue > 1e-3
+    assert abs(flat.var() - 1) < 4 * np.sqrt(2 / flat.size)
+    for other in (more.double().numpy().ravel(), np.roll(flat, 1), np.roll(flat, 64)):
+        assert abs(np.corrcoef(flat, other)[0, 1]) < 4.5 / np.sqrt(flat.size)
+        assert abs(np.corrcoef(flat**2, other**2)[0, 1]) < 4.5 / np.sqrt(flat.size)
+
+
+def test_a_stream_s_cauchys_are_cauchy_and_never_infinite() -> None:
+    values = stream().cauchy(4000).double().numpy().ravel()
+    assert stats.kstest(values, "cauchy").pvalue > 1e-3
+    numbers = stream(("a",))
+    ends = torch.tensor([[0.0, 2.0**-24, 0.5 - 2.0**-24, 0.5, 1 - 2.0**-23, 1 - 2.0**-24]])
+    numbers.uniform = lambda *shape: ends  # type: ignore[method-assign]
+    found = numbers.cauchy(6)[0].double()
+    assert bool((found[:3] < 0).all())
+    assert bool((found[3:] > 0).all())
+    torch.testing.assert_close(found, -found.flip(0), rtol=1e-6, atol=1e-9)  # as much on either side of zero
+    assert 1e7 < float(found.abs().max()) < 1.4e7

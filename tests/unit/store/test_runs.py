@@ -190,7 +190,7 @@ def test_a_run_without_results_has_empty_tables(classifier: Classifier, tmp_path
 
 def result(image_id: str, value: float, target: int, key: str) -> tuple[ImageResult, tuple[str, int, float, str]]:
     logits = np.array([0.0, value], dtype=np.float32)
-    image = ImageResult(image_id, key, 1, 1, 2, 2, logits, np.array([target]), np.array([value], dtype=np.float32))
+    image = ImageResult(image_id, key, 1, 1, 2, 2, logits)
     return image, (image_id, target, value, key)
 
 

@@ -51,20 +51,8 @@ function load(number) {
   return sidecar.loaded;
 }
 
-/** @param {number} image @param {Model} [of] */
-const photoKey = (image, of = model()) => `p${of.geometry}.${image}`;
-
-/** @param {number} image @param {number} column @param {number} target */
-const mapKey = (image, column, target) => `m${state.model}.${image}.${column}.${target}`;
-
 /** @param {string} key @returns {string | null} */
 function source(key) {
   const found = pictures.get(key);
   return found ? `data:image/webp;base64,${found}` : null;
-}
-
-/** Load what an image needs in the current model. @param {number} image */
-function loadImage(image) {
-  const places = new Set([model().entries[image].place, data.models[model().geometry].entries[image].place]);
-  return Promise.all([...places].map(load));
 }

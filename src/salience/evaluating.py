@@ -1,0 +1,498 @@
+"""Score maps: find out which method can be trusted on a model and images."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from salience.data.base import ImageRef, ImageSource
+from salience.data.decode import LoadedImage, load
+from salience.data.source import open_images
+from salience.data.tiles import tile_images
+from salience.engine.events import Committed, Failed, Finished, Listener, PlanChanged, Progress, Started, ignore
+from salience.engine.masked import Packer
+from salience.engine.passes import is_out_of_memory
+from salience.engine.plan import Plan
+from salience.engine.pool import POOL_SIZE, draw_pool
+from salience.engine.runner import UNIT_BYTES, UNIT_CALLS, UNIT_IMAGES
+from salience.engine.scalars import check_output
+from salience.engine.targets import Target, parse_target
+from salience.engine.tune import make_plan, running
+from salience.errors import ImagesError, MetricError, ModelError, RunError, SettingsError
+from salience.explaining import MapDtype, RunSettings, explain_run
+from salience.methods.registry import parse_method
+from salience.metrics.backgrounds import parse_background
+from salience.metrics.baselines import BASELINES
+from salience.metrics.metric import Labelled, RemakeMetric
+from salience.metrics.registry import parse_metrics
+from salience.metrics.scoring import (
+    Candidate,
+    Found,
+    Scorer,
+    Task,
+    baseline_candidate,
+    class_agnostic,
+    method_candidate,
+)
+from salience.models.classifier import Classifier
+from salience.models.loading import load_model
+from salience.scores import Scores, read_scores
+from salience.store.maps import Failure, Maps
+from salience.store.reader import ArrayMaps, MapReader, StoredMaps, read_npz
+from salience.store.run import Run, open_run
+from salience.store.unit import Content, FailureRow, StageUnit
+from salience.store.writer import RunWriter
+
+STAGE = "evaluate"
+METRICS = ("complete-sound", "insertion", "deletion", "srg")
+BACKGROUND = ("dataset-mean",)
+LABELS = "predicted+9"
+
+External = Maps | str | Path
+
+
+def evaluate(
+    model: Classifier | str,
+    images: Any,
+    methods: str | Sequence[str] = (),
+    *,
+    metrics: str | Sequence[str] = METRICS,
+    background: str | Sequence[str] = BACKGROUND,
+    labels: str = LABELS,
+    maps: External | Sequence[External] = (),
+    runs: Sequence[str | Path] = (),
+    out: str | Path | None = None,
+    smooth: Sequence[float] = (0.0,),
+    tiles: bool = False,
+    pool: Any = None,
+    pool_size: int = POOL_SIZE,
+    output: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    map_dtype: MapDtype = "float16",
+    device: str = "auto",
+    settings: RunSettings | None = None,
+    listen: Listener = ignore,
+    command: Sequence[str] = (),
+    writer_type: type[RunWriter] = RunWriter,
+) -> Scores:
+    """Compute maps of several methods and score them, beside baselines that know nothing of the model.
+
+    Parameters
+    ----------
+    model
+        A :class:`~salience.Classifier`, or a model card or spec for :func:`~salience.load_model`.
+    images
+        Anything that :func:`~salience.explain` takes.
+    methods
+        Methods whose maps are computed, with settings as ``"ig:steps=64"``.
+    metrics
+        Metrics and groups of them, with settings as ``"complete-sound:eps=0.05"``; ``salience list metrics``.
+    background
+        What takes the place of pixels that a mask removes; ``dataset-mean`` is the published one.
+    labels
+        The label set: ``predicted+M`` (the predicted class and its M runners-up), ``all`` classes, or ``predicted``,
+        which leaves soundness out.
+    maps
+        Maps from elsewhere: what :func:`~salience.explain` returned, or ``.npz`` files, see
+        :func:`~salience.store.reader.read_npz`.
+    runs
+        Run directories of ``salience explain`` whose maps of this model are scored too.
+    out
+        Run directory; one that is unfinished is carried on. Nothing is kept where it is None.
+    smooth
+        Standard deviations of a Gaussian, in pixels of the input, under which every method's maps are scored.
+    tiles
+        Put every image into a tile with another one, see :mod:`salience.data.tiles`.
+    pool, pool_size
+        Images that the background ``dataset`` is drawn from, and how many; those that are scored where None.
+    output
+        The scalar that methods explain; see :func:`~salience.explain`.
+    seed
+        For ties, baselines, backgrounds and methods that draw.
+
+    Returns
+    -------
+    Scores
+        Table, rankings, comparisons and warnings.
+
+    Raises
+    ------
+    SalienceError
+        When something cannot be used; whatever was committed before stays.
+    """
+    classifier = load_model(model, device=device) if isinstance(model, str) else model
+    how = settings or RunSettings()
+    chosen = parse_metrics(_list(metrics))
+    backgrounds = [parse_background(b) for b in dict.fromkeys(_list(background))]
+    if not backgrounds:
+        raise MetricError("No background is named; 'dataset-mean' is the published one.")
+    target = parse_target(labels, classifier.class_names)
+    if target.kind not in ("predicted", "top", "all"):
+        raise SettingsError(f"The label set is {labels!r}; choose predicted+M, all or predicted.")
+    outside = _outside(runs, maps, classifier)
+    if not outside and not _list(methods):
+        raise MetricError("There is nothing to score: name methods, or give maps or runs.")
+    smooths = _smooths(smooth)
+    source = open_images(images, columns=columns, limit=limit)
+    whole = source if limit is None else open_images(images, columns=columns)  # a limit does not change backgrounds
+    if tiles:
+        source, whole = (tile_images(s, classifier.preprocessing, seed) for s in (source, whole))
+    others = whole if pool is None else open_images(pool)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="salience-")) if out is None else out)
+        outcome = explain_run(
+            [classifier],
+            source,
+            _list(methods),
+            folder,
+            target=labels,
+            output=output,
+            pool=others,
+            pool_size=pool_size,
+            seed=seed,
+            map_dtype=map_dtype,
+            settings=how,
+            listen=listen if methods else ignore,
+            command=command,
+            writer_type=writer_type,
+            allow_none=True,
+        )
+        drawn = any(b.name == "dataset" for b in backgrounds) or any(item.metric.needs_pool for item in chosen)
+        if any(isinstance(item.metric, RemakeMetric) for item in chosen):
+            drawn |= any(parse_method(m).method.needs_pool for m in _list(methods))
+        scorer = Scorer(
+            classifier,
+            _candidates([*_own(outcome.run, _list(methods), classifier), *outside], len(_list(methods)), seed),
+            chosen,
+            backgrounds,
+            smooths,
+            Target("top", classifier.num_classes - 1) if target.kind == "all" else target,
+            seed,
+            draw_pool(others, classifier.preprocessing, pool_size, seed) if drawn else None,
+            None if output is None else check_output(output),
+        )
+        broken = {r["image_id"] for r in outcome.run.table("failures").to_pylist() if r["kind"] == "unreadable"}
+        skipped = broken if methods else set()
+        _Evaluation(scorer, source, folder, how, listen, skipped, writer_type).run()
+        scores = read_scores(open_run(folder), outcome.notes)
+        return replace(scores, run=None) if out is None else scores
+
+
+def _list(given: str | Sequence[str]) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
+
+
+def _smooths(given: Sequence[float]) -> tuple[float, ...]:
+    values = tuple(dict.fromkeys(float(s) for s in given))
+    if not values or any(not 0 <= s < 1e4 for s in values):
+        raise SettingsError(f"smooth is {list(given)}; standard deviations in pixels, 0 or more, are needed.")
+    return values
+
+
+# ---------------------------------------------------------------------- who stands on the leaderboard
+
+
+Named = tuple[str, MapReader]
+
+
+def _own(run: Run, methods: Sequence[str], classifier: Classifier) -> list[Named]:
+    """Return the maps that were computed for this evaluation."""
+    names = [m.strip() for m in methods]
+    return [(name, StoredMaps(run, run.recipe(name, classifier.name)[0])) for name in names]
+
+
+def _outside(runs: Sequence[str | Path], maps: External | Sequence[External], classifier: Classifier) -> list[Named]:
+    """Return the maps of other runs and from elsewhere."""
+    items = [maps] if isinstance(maps, (Maps, str, Path)) else list(maps)
+    readers = [ArrayMaps.of(item) if isinstance(item, Maps) else read_npz(item) for item in items]
+    of_runs = [named for path in runs for named in _of_run(open_run(path), classifier)]
+    return [*of_runs, *((reader.method, reader) for reader in readers)]
+
+
+def _candidates(readers: Sequence[Named], own: int, seed: int) -> list[Candidate]:
+    """Return the lines of the leaderboard: methods, each under a name of its own, and baselines.
+
+    The maps of the first ``own`` were computed here, so their methods can be asked again.
+    """
+    named: list[Named] = []
+    for name, reader in readers:
+        taken = {n for n, _ in named} | {b.name for b in BASELINES}
+        number = next(i for i in range(1, len(readers) + 2) if (name if i == 1 else f"{name} ({i})") not in taken)
+        named.append((name if number == 1 else f"{name} ({number})", reader))
+    return [
+        *(
+            method_candidate(reader, name, parse_method(name).method if i < own else None)
+            for i, (name, reader) in enumerate(named)
+        ),
+        *(baseline_candidate(b, seed) for b in BASELINES),
+        class_agnostic(named[0][1], named[0][0]),
+    ]
+
+
+def _of_run(run: Run, classifier: Classifier) -> list[tuple[str, MapReader]]:
+    weights = classifier.fingerprint()
+    found = [r for r in run.info["current"] if run.info["recipes"][r]["weights"] == weights]
+    if not found:
+        raise RunError(
+            f"{run.folder} has no maps of this model: its models are {', '.join(run.models)}, with other weights or "
+            f"another preprocessing than {classifier.name!r}."
+        )
+    return [(f"{run.info['recipes'][r]['method']} of {run.folder.name}", StoredMaps(run, r)) for r in found]
+
+
+# ---------------------------------------------------------------------- the work
+
+
+@dataclass
+class _Evaluation:
+    """Scores what is missing in a run directory, unit by unit."""
+
+    scorer: Scorer
+    source: ImageSource
+    folder: Path
+    settings: RunSettings
+    listen: Listener
+    skipped: set[str]
+    writer_type: type[RunWriter]
+
+    def run(self) -> None:
+        classifier = self.scorer.classifier
+        with self.writer_type(self.folder, kind="explain", source=open_run(self.folder).info["images"]["source"]) as w:
+            before = w.info.get("stages", {}).get(STAGE, {})
+            self.plan = self._plan(before.get("plans", {}).get(classifier.name))
+            self._describe(w, before)
+            work = self._missing()
+            self._work(w, work)
+            w.describe(status="complete")
+
+    def _plan(self, recorded: dict[str, Any] | None) -> Plan:
+        classifier = self.scorer.classifier
+        if recorded and recorded.get("device") == str(classifier.device):
+            found = Plan(**recorded)
+            return replace(found, threads=self.settings.threads) if self.settings.threads else found
+        how = self.settings
+        return make_plan(
+            classifier,
+            gradients=False,
+            batch=how.batch,
+            memory_format=how.memory_format,
+            threads=how.threads,
+        )
+
+    def _describe(self, writer: RunWriter, before: Mapping[str, Any]) -> None:
+        s = self.scorer
+        metrics = {item.label: _metric_entry(item) for item in s.metrics}
+        methods = {c.name: {"kind": c.kind, "signed": c.signed, "maps": c.identity} for c in s.candidates}
+        rest = [before["recipes"][i] for i in before.get("current", [])]
+        rest = [r for r in rest if r["model"] != s.classifier.name]  # other models' scores stay in the table
+        kept_metrics = {r["metric"] for r in rest if "metric" in r} - set(metrics)
+        kept_methods = {r["method"] for r in rest} - set(methods)
+        writer.use_stage(
+            STAGE,
+            s.classifier.name,
+            {task.id: task.description for task in s.tasks},
+            metrics={**metrics, **{k: v for k, v in before.get("metrics", {}).items() if k in kept_metrics}},
+            methods={**methods, **{k: v for k, v in before.get("methods", {}).items() if k in kept_methods}},
+            plans={**before.get("plans", {}), s.classifier.name: self.plan.to_dict()},
+            settings={
+                "labels": str(s.target),
+                "backgrounds": [b.label for b in s.backgrounds],
+                "smooth": list(s.smooths),
+                "seed": s.seed,
+                "pool": None if s.pool is None else s.pool.hash,
+            },
+        )
+        writer.describe(status="running")
+
+    # ------------------------------------------------------------------ what to do
+
+    def _missing(self) -> list[tuple[list[ImageRef], tuple[Task, ...]]]:
+        """Group the images by the tasks they lack."""
+        run = open_run(self.folder)
+        contents = {r["image_id"]: r for r in run.parts("contents").to_pylist()}
+        finished = run.finished(STAGE)
+        groups: dict[tuple[str, ...], list[ImageRef]] = {}
+        by_ids: dict[tuple[str, ...], tuple[Task, ...]] = {}
+        for ref in self.source.refs:
+            if ref.image_id in self.skipped:
+                continue
+            content = self._content(ref, contents.get(ref.image_id))
+            done: set[str] = set()
+            for _, then, recipes in finished.get(ref.image_id, []):
+                done = done | recipes if then == content else done - recipes
+            lacking = tuple(t for t in self.scorer.tasks if t.id not in done)
+            if lacking:
+                ids = tuple(t.id for t in lacking)
+                by_ids[ids] = lacking
+                groups.setdefault(ids, []).append(ref)
+        return [(refs, by_ids[ids]) for ids, refs in groups.items()]
+
+    def _content(self, ref: ImageRef, before: Mapping[str, Any] | None) -> str | None:
+        """Return the image's content hash, reading it again only if it may have changed."""
+        if before is None:
+            return None
+        try:
+            size, changed = self.source.stamp(ref)
+            if changed and (size, changed) == (before["bytes"], before["mtime_ns"]):
+                return str(before["content_hash"])
+            return self.source.content_hash(ref)
+        except (OSError, ImagesError):
+            return None
+
+    # ------------------------------------------------------------------ doing it
+
+    def _work(self, writer: RunWriter, work: Sequence[tuple[list[ImageRef], tuple[Task, ...]]]) -> None:
+        begin = time.perf_counter()
+        s, name = self.scorer, self.scorer.classifier.name
+        costs = [s.rows(tasks) for _, tasks in work]
+        images = sum(len(refs) for refs, _ in work)
+        self._total = sum(len(refs) * cost for (refs, _), cost in zip(work, costs, strict=True))
+        self._spent = self._done = self._failures = 0
+        self._images, self._begin = images, begin
+        reused = len(self.source) - images
+        self.listen(
+            Started(
+                name,
+                images,
+                reused,
+                self.plan.batch,
+                self.plan.memory_format,
+                self.plan.threads,
+                str(s.classifier.device),
+                max(costs, default=0),
+                "score",
+            )
+        )
+        forward = 0
+        workers = max(1, min(8, os.cpu_count() or 1))
+        with ExitStack() as stack:
+            self._decoders = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="decode"))
+            for (refs, tasks), cost in zip(work, costs, strict=True):
+                size = self.settings.unit_images or self._unit_images(cost)
+                for at in range(0, len(refs), size):
+                    unit, rows = self._unit(writer, refs[at : at + size], tasks)
+                    writer.commit_stage(unit)
+                    forward += rows
+                    self._done += len(unit.images)
+                    self._failures += len(unit.failures)
+                    self.listen(Committed(name, len(unit.images)))
+                    self._tell()
+        seconds = time.perf_counter() - begin
+        rate = self._done / max(1e-9, seconds)
+        self.listen(
+            Finished(name, self._done, reused, self._failures, round(seconds, 3), round(rate, 3), forward, 0, "score")
+        )
+
+    def _unit_images(self, cost: int) -> int:
+        """Return how many images keep a unit near 4096 model calls, its pixels within 64 MiB."""
+        h, w = self.scorer.size
+        return max(1, min(UNIT_CALLS // max(1, cost), UNIT_BYTES // (12 * h * w), UNIT_IMAGES))
+
+    def _unit(self, writer: RunWriter, refs: Sequence[ImageRef], tasks: tuple[Task, ...]) -> tuple[StageUnit, int]:
+        """Score the images of a unit; with smaller batches where memory runs out."""
+        while True:
+            spent = self._spent
+            try:
+                with running(self.scorer.classifier, self.plan):
+                    return self._try(refs, tasks)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                name = self.scorer.classifier.name
+                if self.plan.batch == 1:
+                    raise ModelError(f"There is no memory for a batch of one image of {name!r}: {error}") from error
+                self.plan, self._spent = replace(self.plan, batch=self.plan.batch // 2), spent
+                writer.info["stages"][STAGE]["plans"][name] = self.plan.to_dict()
+                writer.describe()
+                self.listen(PlanChanged(name, self.plan.batch))
+                if self.scorer.classifier.device.type == "cuda":
+                    torch.cuda.empty_cache()
+
+    def _try(self, refs: Sequence[ImageRef], tasks: tuple[Task, ...]) -> tuple[StageUnit, int]:
+        begin = time.perf_counter()
+        s, name = self.scorer, self.scorer.classifier.name
+        packer = Packer(s.classifier, self.plan, self._on_rows)
+        failures: list[FailureRow] = []
+        loaded: list[tuple[Content, LoadedImage, Sequence[Any]]] = []
+        for ref, image in zip(refs, self._decoders.map(self._load, refs), strict=True):
+            if isinstance(image, tuple):
+                loaded.append((*image, ref.boxes))
+            else:
+                failures.append(FailureRow(Failure(ref.image_id, "unreadable", str(image), name), None, ""))
+        pictures = s.pictures(packer, loaded) if loaded else []
+        whole = []
+        for picture in pictures:
+            if bool(picture.logits.isfinite().all()):
+                whole.append(picture)
+                continue
+            message = "The model's output for this image is not finite (NaN or infinite)."
+            failure = Failure(picture.image_id, "model", message, name)
+            failures.append(FailureRow(failure, None, picture.content.content_hash))
+        found: Found = s.score(packer, whole, tasks)
+        keys = {p.image_id: p.content.content_hash for p in whole}
+        for image_id, method, task, kind, message in found.failures:
+            failures.append(FailureRow(Failure(image_id, kind, message, name, method), task, keys[image_id]))
+        for row in failures:
+            f = row.failure
+            self.listen(Failed(name, f.image_id, f.method, f.kind, f.message))
+        unit = StageUnit(
+            STAGE,
+            name,
+            tuple(t.id for t in tasks),
+            [p.content for p in pictures],
+            {"scores": found.scores, "curves": found.curves},
+            failures,
+            time.perf_counter() - begin,
+        )
+        return unit, packer.calls.forward
+
+    def _load(self, ref: ImageRef) -> tuple[Content, LoadedImage] | Exception:
+        try:
+            size, changed = self.source.stamp(ref)
+            image = load(self.source, ref, self.scorer.classifier.preprocessing)
+        except Exception as error:  # a decoder's own surprise belongs to its image, not to the run
+            return error
+        return Content(ref.image_id, image.content_hash, size, changed, image.width, image.height), image
+
+    def _on_rows(self, rows: int) -> None:
+        self._spent += rows
+        self._tell()
+
+    def _tell(self) -> None:
+        elapsed = time.perf_counter() - self._begin
+        share = min(1.0, self._spent / self._total) if self._total else 1.0
+        eta = elapsed * (1 - share) / share if share > 0 else float("inf")
+        rate = self._done / elapsed if elapsed > 0 else 0.0
+        self.listen(Progress(self.scorer.classifier.name, self._done, self._images, share, rate, eta))
+
+
+def _metric_entry(item: Labelled) -> dict[str, Any]:
+    traits = item.metric.traits
+    return {
+        "name": traits.name,
+        "summary": traits.summary,
+        "family": traits.family,
+        "direction": traits.direction,
+        "low": _bound(traits.low),
+        "high": _bound(traits.high),
+        "sign": traits.sign,
+        "over": traits.over,
+        "reference": traits.reference,
+        "settings": item.metric.settings(),
+        "version": traits.version,
+    }
+
+
+def _bound(value: float) -> float | None:
+    return value if abs(value) < float("inf") else None
