@@ -329,6 +329,7 @@ def evaluate(
     threads: Threads = None,
     memory_format: MemoryFormat = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log every event as a JSON line on stderr.")] = False,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write the page at the end.")] = True,
     unit_images: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
     as_json: Json = False,
 ) -> None:
@@ -374,14 +375,15 @@ def evaluate(
                 listen=listen,
                 command=["salience", *map(redacted, sys.argv[1:])],
             )
+        page = _write_page(out) if report else None
     except KeyboardInterrupt:
         if not (out / "run.json").exists():
             _stop("interrupted before anything was computed.", INTERRUPTED)
         _stop(f"interrupted. Finished work is kept in {out}; run the same command again to carry on.", INTERRUPTED)
     if as_json or log_json:
-        typer.echo(json.dumps(score_record(scores)))
+        typer.echo(json.dumps(score_record(scores, page)))
     else:
-        print_scores(scores)
+        print_scores(scores, page)
     if scores.failures:
         raise typer.Exit(FAILURES)
 

@@ -335,7 +335,7 @@ def explain(
     source = open_images(images, labels=labels, limit=limit)
     # Measuring costs more than a handful of images do: below that, any sensible batch serves. Not so where one image
     # fills batches by itself.
-    long = any(isinstance(item.method, DescentMethod) for item in _choose(names, settings, None))
+    long = any(isinstance(item.method, (DescentMethod, QueryMethod)) for item in _choose(names, settings, None))
     few = min(8, 1 << (len(source) - 1).bit_length()) if len(source) <= 32 and not long else None
     how = RunSettings(batch=batch_size or few, memory_format="channels_last" if few else None)
     job = prepare(

@@ -77,6 +77,9 @@ def decode(raw: RawImage, preprocessing: Preprocessing) -> LoadedImage:
         height, width = raw.data.shape[:2]
         check_float_size(height, width, preprocessing, raw.where)
         return LoadedImage(raw.data, raw.content_hash, width, height)
+    if isinstance(raw.data, np.ndarray) and _is_whole(raw.data, preprocessing):
+        rows, columns = preprocessing.size
+        return LoadedImage(raw.data, raw.content_hash, columns, rows)
     try:
         image = _open_bytes(raw.data) if isinstance(raw.data, bytes) else Image.fromarray(raw.data)
         pixels = np.array(_resize(image, preprocessing))
@@ -93,6 +96,13 @@ def check_float_size(height: int, width: int, preprocessing: Preprocessing, wher
             f"{where}: float images are taken as they are, so they must be {rows}x{columns} (height x width), the "
             f"model's input size, not {height}x{width}. Give uint8 pixels, which are resized, or resize them before."
         )
+
+
+def _is_whole(pixels: Pixels, preprocessing: Preprocessing) -> bool:
+    """Tell whether pixels are what the model sees already, so that resampling would change nothing."""
+    rows, columns = preprocessing.size
+    whole = (0.0, 0.0, float(columns), float(rows))
+    return pixels.shape[:2] == (rows, columns) and source_box(columns, rows, preprocessing) == whole
 
 
 def _resize(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:

@@ -43,6 +43,8 @@ class Scene:
         The scalar of the whole images, (G, T).
     every
         The same of all classes, (G, C).
+    output
+        Which scalar it is.
     """
 
     images: Tensor
@@ -52,6 +54,7 @@ class Scene:
     lead: Tensor
     scores: Tensor
     every: Tensor
+    output: Output
 
     @property
     def size(self) -> tuple[int, int]:

@@ -380,6 +380,7 @@ class Sweep:
             lead=pad(lead[rows], together),
             scores=pad(at_image[rows], together).float(),
             every=pad(self._all_scores(output, clean.logits[rows]), together).float(),
+            output=output,
         )
         with torch.no_grad():
             found, asked = converse(

@@ -33,6 +33,8 @@ class Brightness(Asking):
 
     Parameters
     ----------
+    budget, fill
+        As for every black-box method, see :class:`~salience.methods.asking.Asking`.
     compete
         Keep only the cells where the target changes more than every other class does, in its direction.
     """

@@ -44,6 +44,8 @@ class DeCam(Asking):
 
     Parameters
     ----------
+    budget, fill
+        As for every black-box method, see :class:`~salience.methods.asking.Asking`.
     encoding
         ``grid``: a value a cell; ``points``: pixels with a Gaussian around them; ``blobs``: ellipses.
     strategy

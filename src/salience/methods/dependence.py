@@ -35,6 +35,8 @@ class Hsic(Asking):
 
     Parameters
     ----------
+    budget, fill
+        As for every black-box method, see :class:`~salience.methods.asking.Asking`.
     cells
         Cells along each side of the grid.
     """
@@ -105,6 +107,8 @@ class Sobol(Asking):
 
     Parameters
     ----------
+    budget, fill
+        As for every black-box method, see :class:`~salience.methods.asking.Asking`.
     cells
         Cells along each side of the grid, at most: fewer where the budget is small.
     """

@@ -13,6 +13,7 @@ from salience.engine.evolution import NaturalEvolution
 from salience.engine.masks import Cells, Turned
 from salience.engine.queries import Found, Scene, Search
 from salience.engine.random import Stream
+from salience.engine.scalars import Output
 from salience.engine.surrogate import Surrogate
 from salience.errors import MethodError
 from salience.methods.asking import Asking, convergence, positive
@@ -21,6 +22,8 @@ from salience.methods.registry import register
 AREAS = (0.05, 0.1, 0.2, 0.4)
 _PIXELS_A_CELL = 4
 _SMALLEST_SURVEY = 8
+_SATURATED = 8.0
+"""Margins beyond this are all alike: a probability of 0.9997."""
 
 
 @register(
@@ -44,6 +47,8 @@ class Evolve(Asking):
 
     Parameters
     ----------
+    budget, fill
+        As for every black-box method, see :class:`~salience.methods.asking.Asking`.
     search
         ``posterior`` or ``snes``.
     cells
@@ -75,6 +80,11 @@ class Evolve(Asking):
             raise MethodError(f"survey is {self.survey}; a share above 0, at most 1, is needed.")
 
     @property
+    def output(self) -> Output:
+        """The margin log p - log(1 - p): where the class is nearly sure, or gone, probabilities hardly move."""
+        return "margin"
+
+    @property
     def least(self) -> int:
         """A survey of eight pairs, and the image."""
         return 2 * _SMALLEST_SURVEY + 1
@@ -99,12 +109,12 @@ class Evolve(Asking):
             len(scene.images), scene.targets.shape[1], (grid[0], grid[1]), self.reach, self.noise, scene.device
         )
         early: list[tuple[int, Tensor]] = []
-        yield from _ask(belief, (stream.uniform(first, *grid) < 0.5).to(torch.float32))
+        yield from _ask(belief, (stream.uniform(first, *grid) < 0.5).to(torch.float32), scene)
         if self.mode == "snes":
             return (yield from self._snes(belief, stream, rounds, scene))
         for pairs in rounds:
             early.append((belief.count, self._lead(belief, scene)))
-            yield from _ask(belief, self._draw(belief, stream, pairs, scene))
+            yield from _ask(belief, self._draw(belief, stream, pairs, scene), scene)
         maps = belief.maps(belief.fit()[0]).float()
         return Found(maps, curve=convergence(early, belief.count, maps, scene))
 
@@ -155,9 +165,11 @@ class Evolve(Asking):
         return top(scores.float(), AREAS[0] + (0.6 - AREAS[0]) * areas)
 
 
-def _ask(belief: Surrogate, shapes: Tensor) -> Search:
+def _ask(belief: Surrogate, shapes: Tensor, scene: Scene) -> Search:
     """Ask about shapes (G, k, h, w) and their complements, and learn."""
     answers = yield Turned(Cells(shapes))
+    if scene.output == "margin":
+        answers = _SATURATED * (answers / _SATURATED).tanh()
     both = torch.stack([shapes, 1 - shapes], 2).flatten(1, 2)
     belief.learn(both, answers)
     return Found(shapes)

@@ -33,6 +33,8 @@ class Occlusion(Asking):
 
     Parameters
     ----------
+    budget, fill
+        As for every black-box method, see :class:`~salience.methods.asking.Asking`.
     window
         Side of the square window in pixels; None divides the image into a grid that the budget allows.
     stride

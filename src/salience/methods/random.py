@@ -25,6 +25,8 @@ class Random(Asking):
 
     Parameters
     ----------
+    budget, fill
+        As for every black-box method, see :class:`~salience.methods.asking.Asking`.
     cells
         Cells along each side.
     """

@@ -80,6 +80,10 @@ class Ridge(_Surrogate):
 
     Parameters
     ----------
+    budget, fill
+        As for every black-box method, see :class:`~salience.methods.asking.Asking`.
+    segments, cells
+        The parts: a ``grid`` of cells a side, or about as many ``slic`` superpixels as its square.
     keep
         Chance of a part to stay.
     penalty
@@ -139,7 +143,15 @@ def ridge(values: Tensor, answers: Tensor, penalty: float) -> Tensor:
 )
 @dataclass(frozen=True)
 class KernelShap(_Surrogate):
-    """Shapley values of the parts; they add up to ``f(image) - f(fill)``."""
+    """Shapley values of the parts; they add up to ``f(image) - f(fill)``.
+
+    Parameters
+    ----------
+    budget, fill
+        As for every black-box method, see :class:`~salience.methods.asking.Asking`.
+    segments, cells
+        The parts: a ``grid`` of cells a side, or about as many ``slic`` superpixels as its square.
+    """
 
     def questions(self, size: tuple[int, int]) -> int:
         """The empty coalition, and pairs."""

@@ -31,6 +31,8 @@ class Rise(Asking):
 
     Parameters
     ----------
+    budget, fill
+        As for every black-box method, see :class:`~salience.methods.asking.Asking`.
     cells
         Cells along each side of the random grids.
     keep

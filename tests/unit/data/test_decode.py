@@ -190,3 +190,12 @@ def test_threads_get_the_same_pixels() -> None:
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda d: decode(raw(d), SMALL).pixels, data * 4))
     assert all(np.array_equal(a, b) for a, b in zip(alone * 4, together, strict=True))
+
+
+def test_pixels_of_the_model_s_size_are_taken_as_they_are() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    for fit in ("squash", "crop"):
+        whole = Preprocessing((20, 24), (0.0,) * 3, (1.0,) * 3, "bicubic", fit)
+        assert decode(RawImage(pixels, "hash"), whole).pixels is pixels
+    part = Preprocessing((20, 24), (0.0,) * 3, (1.0,) * 3, "bicubic", "crop", 0.5)
+    assert not np.array_equal(decode(RawImage(pixels, "hash"), part).pixels, pixels)

@@ -293,7 +293,7 @@ def shade_select(state: Evolution, gains: Tensor, scales: Tensor, rates: Tensor)
 
 
 def test_shade_moves_its_memory_to_what_succeeded() -> None:
-    """Equations 13 to 16: Lehmer mean of scales, plain mean of rates, both weighed by the gain; only successes count."""
+    """Equations 13 to 16: Lehmer mean of scales, mean of rates, both weighed by the gain of those that won."""
     state = begun("shade", ("a", "b"), count=4)
     gains = torch.tensor([[1.0, 3.0, 0.0, -1.0], [-1.0, -1.0, 0.0, -1.0]])
     scales = torch.tensor([0.2, 0.6, 0.9, 0.9]).view(1, 4, 1).expand(2, 4, 1)
@@ -325,7 +325,11 @@ def test_shade_s_archive_is_filled_in_order_and_never_outgrows_the_population() 
     state = begun("shade", ("a", "b"), count=5)
     half = torch.full((2, 5, 1), 0.5)
     expected: list[list[Tensor]] = [[], []]
-    for wins in ([[1, 0, 1, 0, 0], [0, 0, 0, 0, 0]], [[0, 0, 0, 0, 1], [0, 1, 0, 0, 0]], [[0, 1, 0, 1, 0], [1, 1, 0, 0, 1]]):
+    for wins in (
+        [[1, 0, 1, 0, 0], [0, 0, 0, 0, 0]],
+        [[0, 0, 0, 0, 1], [0, 1, 0, 0, 0]],
+        [[0, 1, 0, 1, 0], [1, 1, 0, 0, 1]],
+    ):
         won = torch.tensor(wins) > 0
         for g in range(2):
             expected[g] += [state.population[g, line].clone() for line in range(5) if won[g, line]]
@@ -386,12 +390,12 @@ def test_shade_draws_controls_around_its_memory() -> None:
     state = begun("shade", tuple(map(str, range(300))), count=50)
     state._memory[..., 0], state._memory[..., 1] = 0.3, 0.6
     scales, rates = state._controls()
-    assert 0 < float(scales.min())
+    assert float(scales.min()) > 0
     assert float(scales.max()) == 1  # the Cauchy's tail is cut there
     assert float(scales.median()) == pytest.approx(0.333, abs=0.02)  # of a Cauchy above zero only
     assert float(rates.mean()) == pytest.approx(0.6, abs=0.005)
     assert float(rates.std()) == pytest.approx(0.1, abs=0.005)
-    assert 0 <= float(rates.min())
+    assert float(rates.min()) >= 0
     assert float(rates.max()) <= 1
 
 
@@ -418,12 +422,8 @@ def test_one_step_of_the_natural_strategy() -> None:
     state.select(fitness)
     raw = np.maximum(0, np.log(3) - np.log([4, 1, 2, 3]))
     weight = raw / raw.sum() - 0.25
-    np.testing.assert_allclose(
-        state.mean[0], [0.5, 1.0] + 0.7 * np.array([0.2, 0.4]) * (weight @ noise), rtol=1e-5
-    )
-    np.testing.assert_allclose(
-        state.sigma[0], [0.2, 0.4] * np.exp(0.15 * (weight @ (noise**2 - 1))), rtol=1e-5
-    )
+    np.testing.assert_allclose(state.mean[0], [0.5, 1.0] + 0.7 * np.array([0.2, 0.4]) * (weight @ noise), rtol=1e-5)
+    np.testing.assert_allclose(state.sigma[0], [0.2, 0.4] * np.exp(0.15 * (weight @ (noise**2 - 1))), rtol=1e-5)
 
 
 def test_a_rate_of_zero_leaves_sigma_alone() -> None:

@@ -76,7 +76,9 @@ def test_random_cells_are_petsiuk_s(size: tuple[int, int], cells: int) -> None:
         np.testing.assert_allclose(found, large[y : y + size[0], x : x + size[1]], atol=2e-6)
 
 
-@pytest.mark.parametrize(("size", "cells", "grid"), [((28, 28), 7, (14, 7)), ((30, 44), 5, (10, 22)), ((8, 8), 2, (1, 8))])
+@pytest.mark.parametrize(
+    ("size", "cells", "grid"), [((28, 28), 7, (14, 7)), ((30, 44), 5, (10, 22)), ((8, 8), 2, (1, 8))]
+)
 def test_a_coarse_rendering_is_the_mean_of_the_whole_one(
     size: tuple[int, int], cells: int, grid: tuple[int, int]
 ) -> None:

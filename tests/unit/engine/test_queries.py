@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,7 +80,9 @@ def ask(
     method: str, classifier: Classifier, images: Tensor = IMAGES, *, target: str = "predicted", batch: int = 4
 ) -> tuple[BatchResult, Sweep]:
     plan = Plan(batch, "contiguous", 1)
-    sweep = Sweep(classifier, [parse_method(method).method], parse_target(target, classifier.class_names), None, 0, plan)
+    sweep = Sweep(
+        classifier, [parse_method(method).method], parse_target(target, classifier.class_names), None, 0, plan
+    )
     ids = tuple(f"image-{i}" for i in range(len(images)))
     with running(classifier, plan):
         return sweep.run(Batch(ids, images, torch.full((len(images),), -1))), sweep
@@ -203,7 +206,9 @@ def scene_of(images: Tensor, classes: int = 3) -> Scene:
     n = len(images)
     scores = torch.zeros(n, 1)
     targets = torch.arange(n).view(n, 1) % classes
-    return Scene(images, tuple(map(str, range(n))), 0, targets, torch.zeros(n).long(), scores, torch.zeros(n, classes))
+    return Scene(
+        images, tuple(map(str, range(n))), 0, targets, torch.zeros(n).long(), scores, torch.zeros(n, classes), "logit"
+    )
 
 
 def logits_of(x: Tensor) -> Tensor:
@@ -251,7 +256,7 @@ def test_answers_come_back_to_their_masks(real: int, batch: int) -> None:
         for k in range(6):
             mask = masks.render(torch.tensor([g]), torch.tensor([k]), (8, 8))
             mean = images[g].mean((1, 2), keepdim=True)
-            expected = logits_of((mean + mask * (images[g] - mean)))[0, target]
+            expected = logits_of(mean + mask * (images[g] - mean))[0, target]
             for round_ in (0, 2):
                 assert float(heard[round_][g, k, 0]) == pytest.approx(float(expected), rel=1e-5)
         bottom = images[g, target, 3:].sum()
@@ -400,7 +405,7 @@ def test_occlusion_over_another_image_is_the_fall_to_it() -> None:
     np.testing.assert_allclose(maps.values[:, 0, 0], [p[0] - p[1], p[1] - p[0]], atol=1e-6)
 
 
-def test_what_a_fill_draws_belongs_to_the_seed_in_the_store(tmp_path) -> None:  # noqa: ANN001
+def test_what_a_fill_draws_belongs_to_the_seed_in_the_store(tmp_path: Path) -> None:
     """Occlusion draws nothing, its fill may: another seed is then another result, and computed."""
     classifier = small_classifier()
     runs.write_images(tmp_path / "images", classifier, 3)

@@ -94,4 +94,6 @@ def scene(images: Tensor, *, seed: int = 0, classes: int = 2) -> Scene:
     """A scene whose answers do not matter."""
     count = len(images)
     zeros = torch.zeros(count, 1)
-    return Scene(images, names(count), seed, zeros.long(), zeros[:, 0].long(), zeros, torch.zeros(count, classes))
+    return Scene(
+        images, names(count), seed, zeros.long(), zeros[:, 0].long(), zeros, torch.zeros(count, classes), "prob"
+    )

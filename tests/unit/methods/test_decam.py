@@ -94,9 +94,7 @@ def fitness(raster: np.ndarray, kept: float, left: float, spread: float, rough: 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_maps_are_made_of_all_candidates(encoding: str, kind: str, strategy: str) -> None:
     """Of every target its own, whichever the evolution followed."""
-    method = DeCam(
-        budget=121, encoding=encoding, map=kind, strategy=strategy, cells=4, parts=2, spread=0.3, rough=0.2
-    )  # type: ignore[arg-type]
+    method = DeCam(budget=121, encoding=encoding, map=kind, strategy=strategy, cells=4, parts=2, spread=0.3, rough=0.2)  # type: ignore[arg-type]
     place = scene(pictures(2, SIZE))
     two = replace(place, targets=torch.tensor([[0, 1], [1, 0]]), lead=torch.tensor([1, 0]), scores=torch.zeros(2, 2))
     play = Answering(method, two, targets=2)
@@ -152,7 +150,9 @@ def test_evolution_betters_chance(strategy: str) -> None:
 
 def test_the_ridge_asks_no_further_query() -> None:
     classifier, images = small_classifier(), pictures(2, (16, 16))
-    calls = {kind: ask(f"decam:map={kind}:budget=101", classifier, images)[1].calls.forward for kind in ("best", "ridge")}
+    calls = {
+        kind: ask(f"decam:map={kind}:budget=101", classifier, images)[1].calls.forward for kind in ("best", "ridge")
+    }
     assert calls["best"] == calls["ridge"] == 2 * 101
 
 
@@ -184,7 +184,14 @@ def test_genes_stand_for_masks() -> None:
 
 @pytest.mark.parametrize(
     ("budget", "population", "expected"),
-    [(17, 50, (4, 2)), (41, 50, (4, 5)), (101, 50, (10, 5)), (501, 50, (50, 5)), (1024, 50, (50, 10)), (1024, 8, (8, 63))],
+    [
+        (17, 50, (4, 2)),
+        (41, 50, (4, 5)),
+        (101, 50, (10, 5)),
+        (501, 50, (50, 5)),
+        (1024, 50, (50, 10)),
+        (1024, 8, (8, 63)),
+    ],
 )
 def test_small_budgets_have_small_populations(budget: int, population: int, expected: tuple[int, int]) -> None:
     method = DeCam(budget=budget, population=population)

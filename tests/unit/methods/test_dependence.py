@@ -183,7 +183,9 @@ def test_the_grid_gives_way_to_the_budget(cells: int, budget: int, side: int, co
     assert method.questions(SIZE) == count * (side**2 + 2) <= budget - 1  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("text", "words"), [("sobol:budget=12", "13"), ("sobol:cells=1", "2"), ("hsic:cells=0", "cells")])
+@pytest.mark.parametrize(
+    ("text", "words"), [("sobol:budget=12", "13"), ("sobol:cells=1", "2"), ("hsic:cells=0", "cells")]
+)
 def test_settings_that_make_no_sense(text: str, words: str) -> None:
     with pytest.raises(MethodError, match=words):
         parse_method(text)

@@ -72,7 +72,8 @@ def test_the_method_fits_what_the_model_answered(keep: float) -> None:
     classifier = bent(3)
     values = (stream(3, "parts").uniform(99, 9) < keep).float()
     expected = [
-        Ridge(alpha=2.0).fit(v, y).coef_ for v, y in zip(values.numpy(), answers(classifier, IMAGES, enlarged(values)), strict=True)
+        Ridge(alpha=2.0).fit(v, y).coef_
+        for v, y in zip(values.numpy(), answers(classifier, IMAGES, enlarged(values)), strict=True)
     ]
     maps = found(f"ridge:cells=3:budget=100:penalty=2:keep={keep}", classifier, IMAGES)
     np.testing.assert_allclose(maps.reshape(3, 9), expected, atol=2e-6)

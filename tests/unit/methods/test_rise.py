@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from games import ask, drawn, found, game, linear, names, pictures
-from torch import Tensor
 
 from salience.engine.fills import fill
 from salience.engine.masks import Cells, RandomCells
@@ -168,9 +167,9 @@ def test_agreement_is_of_the_target_that_is_followed() -> None:
     assert int(figure.isnan().sum()) == 4
 
 
-@pytest.mark.parametrize(("text", "words"), [("rise:keep=0", "keep"), ("rise:keep=1", "keep"), ("rise:cells=0", "cells")])
+@pytest.mark.parametrize(
+    ("text", "words"), [("rise:keep=0", "keep"), ("rise:keep=1", "keep"), ("rise:cells=0", "cells")]
+)
 def test_settings_that_make_no_sense(text: str, words: str) -> None:
     with pytest.raises(MethodError, match=words):
         parse_method(text)
-
-

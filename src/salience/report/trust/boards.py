@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from salience.report import words
-from salience.report.trust.figures import CHARACTER, Axis, Box, Plane, Point, axis, plane
+from salience.report.trust.figures import CHARACTER, LEVELS, Axis, Box, Plane, Point, axis, plane
 from salience.scores import HEADLINE, Board, Scores, Setting
 from salience.stats import interval
 
@@ -29,6 +29,7 @@ class Row:
     mean: float
     high: float
     text: str
+    reach: str
     n: int
 
 
@@ -88,11 +89,6 @@ def value_text(value: float) -> str:
     return f"{value:.3f}".replace("-", words.MINUS)
 
 
-def interval_text(mean: float, low: float, high: float) -> str:
-    """Return a mean with its interval."""
-    return f"{value_text(mean)} [{value_text(low)}, {value_text(high)}]"
-
-
 def boards(
     scores: Scores, model: str, metrics: Sequence[str], backgrounds: Sequence[str], smooths: Sequence[float]
 ) -> list[BoardView]:
@@ -135,7 +131,8 @@ def _board(scores: Scores, s: Setting, metric: int, background: int | None, smoo
                 r["kind"] != "method",
                 r["mean"],
                 *(round(100 * line.share(r[k]), 2) for k in ("low", "mean", "high")),
-                interval_text(r["mean"], r["low"], r["high"]),
+                value_text(r["mean"]),
+                f"[{value_text(r['low'])}, {value_text(r['high'])}]",
                 r["n"],
             )
             for r in rows
@@ -186,9 +183,10 @@ def _ends(board: Board, i: int) -> tuple[float, float, float]:
 def draw(points: Sequence[Point], side: float, *, numbered: bool = False) -> Drawn:
     """Lay the plane out with the words of its four regions."""
     pad, line = side * 0.025, 17.0
+    silent = ("Sound, but", "says nothing") if numbered else ("Sound, but only because", "it says nothing")
     regions = (
         (("Complete and sound:", "can be trusted"), side - pad, pad + 12, "end", "good"),
-        (("Sound, but only because", "it says nothing"), pad, pad + 12, "start", "bad"),
+        (silent, pad, pad + 12, "start", "bad"),
         (("Complete, not sound:", "could justify any label"), side - pad, side - pad - line, "end", "bad"),
         (("Neither",), pad, side - pad, "start", "bad"),
     )
@@ -198,4 +196,5 @@ def draw(points: Sequence[Point], side: float, *, numbered: bool = False) -> Dra
         width = CHARACTER * 13 * max(len(text) for text in w.lines)
         left = w.x - width if w.anchor == "end" else w.x
         boxes.append(Box(left, w.y - 13, left + width, w.y - 13 + line * len(w.lines)))
+    boxes += [Box(side - 100, side * (1 - v) - 17, side, side * (1 - v)) for v in LEVELS]
     return Drawn(plane(points, side, numbered=numbered, words=boxes), told)

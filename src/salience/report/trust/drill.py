@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 import os
@@ -14,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from PIL import Image
 
+from salience.data.base import Pixels
 from salience.data.preprocessing import Preprocessing
 from salience.errors import RunError
 from salience.report.bundles import Bundles
@@ -29,6 +33,9 @@ from salience.store.run import Run
 
 MOST_IMAGES = 120
 """Images that can be looked at one by one; of more, some are chosen."""
+
+THUMB = 64
+"""Pixels of the longer side of the pictures in the list."""
 
 BETA = 0.1
 
@@ -168,6 +175,7 @@ class Drill:
             self._draw_maps(picture.image_id, lane, labels, sorted({0, *found["worst"].values()}), f"{key}.{i}", found, out)
         entry["said"] = self._name(labels[0]) if labels else ""
         entry["truth"] = picture.label_text or ""
+        entry["weak"] = [[_weakest(found["scores"], b) for found in lanes_of] for b in self.backgrounds]
         out[f"d{key}"] = json.dumps(about, separators=(",", ":"), allow_nan=False).encode()
         return entry, out
 
@@ -186,6 +194,7 @@ class Drill:
             entry["missing"] = without_path(str(error), picture.path, picture.image_id)
             return
         out[f"p{key}"] = draw_photo(pixels)
+        entry["thumb"] = base64.b64encode(thumbnail(pixels)).decode()
         whole = pixels.astype(np.float32) / (255 if pixels.dtype == np.uint8 else 1)
         for j, name in enumerate(self.backgrounds):
             if name in ("mean", "blur"):
@@ -292,6 +301,12 @@ def lanes(scores: Scores, run: Run, model: str) -> list[Lane]:
     return found
 
 
+def _weakest(numbers: Sequence[tuple[str, str | None, float]], background: str) -> float | None:
+    """Return the smaller of an image's worst completeness and worst soundness; None where either is missing."""
+    found = {m.partition(":")[0]: v for m, b, v in numbers if b == background and m.startswith("worst-")}
+    return min(found.values()) if len(found) == 2 else None
+
+
 def worst_label(curves: Sequence[Mapping[str, Any]], background: str) -> int | None:
     """Return the position of the wrong label that its own kept pixels raise most: the one of the worst soundness."""
     best: tuple[float, int] | None = None
@@ -302,6 +317,17 @@ def worst_label(curves: Sequence[Mapping[str, Any]], background: str) -> int | N
             if best is None or ratio < best[0]:
                 best = ratio, r["position"]
     return None if best is None else best[1]
+
+
+def thumbnail(pixels: Pixels) -> bytes:
+    """Return a small picture (H, W, 3) for the list of images."""
+    if pixels.dtype != np.uint8:
+        pixels = np.rint(pixels * 255).astype(np.uint8)
+    share = min(1.0, THUMB / max(pixels.shape[:2]))
+    size = (max(1, round(pixels.shape[1] * share)), max(1, round(pixels.shape[0] * share)))
+    out = io.BytesIO()
+    Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS).save(out, "WEBP", quality=75)
+    return out.getvalue()
 
 
 def encode_levels(found: npt.NDArray[np.uint8], size: tuple[int, int]) -> bytes:

@@ -120,9 +120,10 @@ class Plane:
     numbered: bool
     spots: tuple[Spot, ...]
     levels: tuple[tuple[float, float, str], ...]
-    """Lines of equal smaller value: (x of the corner, y of the corner, text)."""
+    """Lines on which the smaller value is the same: (x and y of their corner, text)."""
 
 
+LEVELS = (0.2, 0.4, 0.6, 0.8)
 DOT = 6.0
 FONT = 12.5
 
@@ -160,13 +161,13 @@ def plane(points: Sequence[Point], side: float, *, numbered: bool = False, words
         taken.append(label.box)
         ends = (side * p.x[1], side * p.x[2], side * (1 - p.y[2]), side * (1 - p.y[1]))
         spots.append(Spot(p, i + 1, x, y, *ends, label))
-    levels = tuple((side * v, side * (1 - v), f"{v:.1f}") for v in (0.2, 0.4, 0.6, 0.8))
+    levels = tuple((side * v, side * (1 - v), f"{v:.1f}") for v in LEVELS)
     return Plane(side, numbered, tuple(spots), levels)
 
 
 def _place(text: str, x: float, y: float, paper: Box, blocked: Sequence[Box], disliked: Sequence[Box]) -> Label:
     """Return the nearest free place for a text around (x, y), one that is liked if there is one near."""
-    width, height = CHARACTER * FONT * len(text) + 6, FONT + 4
+    width, height = CHARACTER * FONT * len(text) + 10, FONT + 4
     best: tuple[float, Label] | None = None
     radius = DOT + 3
     while best is None or radius < best[0]:

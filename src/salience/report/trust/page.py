@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from salience.errors import SalienceError
 from salience.report import view, words
 from salience.report.bundles import Bundles
 from salience.report.frame import STYLES, render
@@ -15,10 +14,11 @@ from salience.report.gather import Material, gather
 from salience.report.payload import safe_json
 from salience.report.trust.boards import BoardView, PlaneView, boards, planes
 from salience.report.trust.drill import Drill
-from salience.report.trust.panels import PanelsView, panels
+from salience.report.trust.curves import sweeps
+from salience.report.trust.panels import PanelsView, curve_options, panels
 from salience.report.trust.ranks import RanksView, ranks
-from salience.report.trust.verdict import Alarm, Verdict, alarms, verdict
-from salience.scores import HEADLINE, Scores
+from salience.report.trust.verdict import Verdict, alarms, verdict
+from salience.scores import Scores
 
 SCRIPTS = ("dom.js", "pictures.js", "trust.js", "trust-image.js")
 
@@ -49,13 +49,15 @@ def render_scores(scores: Scores, bundles: Bundles) -> str:
     """Return the HTML of the page of scores; the pictures of its images go into ``bundles``."""
     choices = choices_of(scores)
     models = list(dict.fromkeys(s.model for s in scores.settings))
-    parts = [_model(scores, name, choices) for name in models]
+    found = sweeps(scores.curves)
+    curves = panels(scores, found, choices.backgrounds, choices.smooths)
+    parts = [_model(scores, name, choices, curves.get(name, [])) for name in models]
     material = None if scores.run is None else gather(scores.run)
     drills = _drills(scores, material, models, choices, bundles)
     data = {
         "models": drills,
-        "choices": {"backgrounds": choices.backgrounds, "smooths": choices.smooths},
-        "metrics": {m: {"direction": scores.direction(m)} for m in choices.metrics},
+        "choices": {"metrics": choices.metrics, "backgrounds": choices.backgrounds, "smooths": choices.smooths},
+        "directions": {m: scores.direction(m) for m in choices.metrics},
         "means": _means(parts),
         "files": bundles.files,
     }
@@ -71,6 +73,8 @@ def render_scores(scores: Scores, bundles: Bundles) -> str:
         metrics=[(i, _metric_text(scores, m)) for i, m in enumerate(choices.metrics)],
         backgrounds=list(enumerate(choices.backgrounds)),
         smooths=[(i, "not blurred" if not s else f"blurred by {s:g} px") for i, s in enumerate(choices.smooths)],
+        curve_options=list(enumerate(curve_options(found))),
+        rank_overs=list(dict.fromkeys((v.key[0], v.over) for p in parts for v in p.ranks)),
         alarms=alarms(scores),
         several=len(parts) > 1,
         shown_images=[len(d["entries"]) for d in drills],
@@ -95,7 +99,7 @@ def _asked(scores: Scores) -> list[str]:
     return list(stage.get("settings", {}).get("backgrounds", []))
 
 
-def _model(scores: Scores, name: str, choices: Choices) -> ModelView:
+def _model(scores: Scores, name: str, choices: Choices, curves: list[PanelsView]) -> ModelView:
     found = boards(scores, name, choices.metrics, choices.backgrounds, choices.smooths)
     table = scores.table
     images = {i for i, m in zip(table["image_id"].to_pylist(), table["model"].to_pylist(), strict=True) if m == name}
@@ -114,7 +118,7 @@ def _model(scores: Scores, name: str, choices: Choices) -> ModelView:
         found,
         planes(scores, name, choices.backgrounds, choices.smooths),
         ranks(scores, name, choices.metrics, choices.backgrounds, choices.smooths),
-        panels(scores, name, choices.backgrounds, choices.smooths),
+        curves,
     )
 
 
@@ -141,7 +145,7 @@ def _drills(
 def _means(parts: Sequence[ModelView]) -> list[dict[str, dict[str, str]]]:
     """Return for each model the means with intervals, by place of setting and name of method: for single images."""
     return [
-        {board.key: {row.name: row.text for row in board.rows} for board in part.boards if not board.smooth}
+        {board.key: {row.name: f"{row.text} {row.reach}" for row in board.rows} for board in part.boards if not board.smooth}
         for part in parts
     ]
 
@@ -215,6 +219,3 @@ def _facts(stage: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("intervals", "95 % bootstrap over images, 2,000 draws, paired between methods"),
     ]
     return [(name, value) for name, value in rows if value]
-
-
-__all__ = ["HEADLINE", "Alarm", "SalienceError", "render_scores"]

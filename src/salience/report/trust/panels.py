@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from salience.report.trust.curves import Means, Sweep, means, sweeps
+import pyarrow as pa
+
+from salience.report.trust.curves import Means, Sweep, means
 from salience.report.trust.figures import Trace, trace
 from salience.scores import Scores
 
@@ -34,7 +36,6 @@ class PanelsView:
     """The panels of one sweep under a background and a smoothing."""
 
     key: str
-    option: int
     text: str
     keeps: bool
     output: str
@@ -44,29 +45,36 @@ class PanelsView:
     n: int
 
 
-def panels(scores: Scores, model: str, backgrounds: Sequence[str], smooths: Sequence[float]) -> list[PanelsView]:
-    """Return the panels of a model, every sweep under every background and smoothing."""
-    found = []
-    own = {sweep: rows for sweep, rows in sweeps(scores.curves).items() if sweep.model == model}
-    for option, (sweep, rows) in enumerate(own.items()):
-        text = _text(sweep, list(own))
+def panels(
+    scores: Scores, found: Mapping[Sweep, pa.Table], backgrounds: Sequence[str], smooths: Sequence[float]
+) -> dict[str, list[PanelsView]]:
+    """Return the panels of each model: every sweep of ``found`` under every background and smoothing."""
+    options = curve_options(found)
+    out: dict[str, list[PanelsView]] = {}
+    for sweep, rows in found.items():
+        option = options.index(_text(sweep, found))
         for b, background in enumerate(backgrounds):
             for s, smooth in enumerate(smooths):
                 curves = means(rows, background, smooth, list(scores.methods), scores.groups)
                 if curves is not None:
-                    key = f"{option}.{b}.{s}"
-                    found.append(_view(scores, key, option, text, sweep, curves))
-    return found
+                    view = _view(scores, f"{option}.{b}.{s}", options[option], sweep, curves)
+                    out.setdefault(sweep.model, []).append(view)
+    return out
 
 
-def _text(sweep: Sweep, others: Sequence[Sweep]) -> str:
-    alike = [o for o in others if (o.curve, o.output) == (sweep.curve, sweep.output)]
+def curve_options(found: Collection[Sweep]) -> list[str]:
+    """Return what can be read of the sweeps, in words; its place in this list names it."""
+    return list(dict.fromkeys(_text(sweep, found) for sweep in found))
+
+
+def _text(sweep: Sweep, others: Collection[Sweep]) -> str:
+    alike = {o.points for o in others if (o.curve, o.output) == (sweep.curve, sweep.output)}
     points = f", {sweep.points} points" if len(alike) > 1 else ""
     text = f"{ORDERS.get(sweep.curve, sweep.curve)}: {OUTPUTS.get(sweep.output, sweep.output)}{points}"
     return text[0].upper() + text[1:]
 
 
-def _view(scores: Scores, key: str, option: int, text: str, sweep: Sweep, curves: Means) -> PanelsView:
+def _view(scores: Scores, key: str, text: str, sweep: Sweep, curves: Means) -> PanelsView:
     reference = curves.predicted.get(REFERENCE)
     made = []
     for name, band in curves.predicted.items():
@@ -77,7 +85,6 @@ def _view(scores: Scores, key: str, option: int, text: str, sweep: Sweep, curves
         made.append(Panel(name, scores.methods[name]["kind"] != "method", tuple(traces)))
     return PanelsView(
         key,
-        option,
         text,
         sweep.curve == "keep",
         OUTPUTS.get(sweep.output, sweep.output),

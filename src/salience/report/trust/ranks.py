@@ -71,7 +71,7 @@ def _view(
     between = [f"{TAU} {_tau(values[a], values[b])}" for a, b in zip(names, names[1:], strict=False)]
     taus = tuple((a, b, _tau(values[a], values[b])) for i, a in enumerate(names) for b in names[i + 1 :])
     wide = slopes(names, places, baselines, between, 860, 190, 24)
-    narrow = slopes(names, places, baselines, between, 340, 104, 13)
+    narrow = slopes(names, places, baselines, between, 350, 108, 11)
     return RanksView(key, over, metric, wide, narrow, taus, len(common))
 
 

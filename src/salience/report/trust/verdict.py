@@ -11,41 +11,31 @@ from salience.scores import HEADLINE, Scores, Setting
 from salience.stats import Interval, interval
 
 KINDS = {
-    "soundness": ("fails soundness", "fail soundness", "A map for a wrong label makes that label look right: it could justify any answer."),
+    "soundness": (
+        "Fails soundness",
+        "A map for a wrong label makes that label look right: it could justify any answer.",
+    ),
     "baselines": (
-        "no better than a baseline",
-        "no better than a baseline",
-        "A map that knows nothing of the model, or ignores the label, scores as well.",
+        "No better than a baseline",
+        "A map that knows nothing of the model, or that ignores the label, scores as well.",
     ),
     "backgrounds": (
-        "ranking flips with the background",
-        "rankings flip with the background",
-        "Which method is better depends on what takes the place of the removed pixels: that says more about the hole than about the maps.",
+        "The ranking flips with the background",
+        "Which method is better depends on what takes the place of the removed pixels: that says more about the hole "
+        "than about the maps.",
     ),
     "smoothness": (
-        "lead explained by smoothing",
-        "leads explained by smoothing",
-        "The lead is gone once both maps are blurred alike: blurring adds no information, so it was never about what the maps know.",
+        "A lead that smoothing explains",
+        "It is gone once both maps are blurred alike. Blurring adds no information, so the lead was never about what "
+        "the maps know.",
     ),
 }
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A method's number with its interval."""
-
-    name: str
-    found: Interval
-
-    def __str__(self) -> str:
-        return f"{self.name}, {self.found}"
-
-
-@dataclass(frozen=True)
 class Alarm:
-    """Warnings of one kind: how many, what the kind means, and the sentences."""
+    """Warnings of one kind: its name, what it means, and the sentences."""
 
-    kind: str
     title: str
     meaning: str
     texts: tuple[str, ...]
@@ -195,10 +185,4 @@ def _parts(scores: Scores, setting: Setting, method: str) -> tuple[tuple[str, In
 
 def alarms(scores: Scores) -> list[Alarm]:
     """Return the warnings, those of a kind together."""
-    found = []
-    for kind, texts in scores.findings().items():
-        if texts:
-            one, many, meaning = KINDS[kind]
-            title = f"{len(texts)} {one if len(texts) == 1 else many}" if kind in ("backgrounds", "smoothness") else many.capitalize()
-            found.append(Alarm(kind, title[0].upper() + title[1:], meaning, tuple(texts)))
-    return found
+    return [Alarm(*KINDS[kind], tuple(texts)) for kind, texts in scores.findings().items() if texts]
