@@ -338,7 +338,7 @@ def evaluate(
     A map is complete when what it shows is enough for its label, and sound when the map of a wrong label does not produce that label. Run the same command again to carry an interrupted one on; the table is about the last call.
     """  # noqa: E501
     from salience.leaderboard import print_scores, score_record
-    from salience.progress import listener
+    from salience.progress import busy, listener
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     columns = _columns(column)
@@ -375,7 +375,8 @@ def evaluate(
                 listen=listen,
                 command=["salience", *map(redacted, sys.argv[1:])],
             )
-        page = _write_page(out) if report else None
+        with busy("writing the page"):
+            page = scores.report() if report else None
     except KeyboardInterrupt:
         if not (out / "run.json").exists():
             _stop("interrupted before anything was computed.", INTERRUPTED)

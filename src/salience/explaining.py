@@ -417,7 +417,7 @@ def explain_run(
     # Backgrounds come from all of the images, so that a limit does not change them.
     others = partial(open_images, images, columns=columns) if pool is None else partial(open_images, pool)
     writer = writer_type(out, kind="explain", source=location, map_dtype=map_dtype)
-    with writer, _answers_kept(models, writer):
+    with writer, answers_kept(models, writer):
         jobs = []
         for classifier in models:
             before = writer.info["models"].get(classifier.name, {})
@@ -501,7 +501,7 @@ def explain_run(
 
 
 @contextmanager
-def _answers_kept(models: Sequence[Classifier], writer: RunWriter) -> Iterator[None]:
+def answers_kept(models: Sequence[Classifier], writer: RunWriter) -> Iterator[None]:
     """Keep what paid models answer in the run directory until the results made of it are committed."""
     with ExitStack() as stack:
         for classifier in models:

@@ -8,16 +8,19 @@ from salience.listing import console_of_output
 from salience.progress import counted, failure_words
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from salience.scores import Scores, Setting
 
 _FAILURES = 10
 
 
-def score_record(scores: Scores) -> dict[str, Any]:
+def score_record(scores: Scores, page: Path | None = None) -> dict[str, Any]:
     """Return everything that the scores come to, for ``--json``."""
     return {
         "event": "done",
         "run": None if scores.run is None else str(scores.run.folder),
+        "report": None if page is None else str(page),
         "images": len(scores.table["image_id"].unique()),
         "ranking": scores.ranking(),
         "agreement": scores.agreement(),
@@ -27,7 +30,7 @@ def score_record(scores: Scores) -> dict[str, Any]:
     }
 
 
-def print_scores(scores: Scores) -> None:
+def print_scores(scores: Scores, page: Path | None = None) -> None:
     """Print one ranking for each background, by its first metric; then warnings, failures and where everything is."""
     console = console_of_output()
 
@@ -60,6 +63,8 @@ def print_scores(scores: Scores) -> None:
             say(f"  ... and {len(scores.failures) - _FAILURES} more: see the table 'failures'")
     if scores.run is not None:
         say(f"\nrun:  {scores.run.folder}")
+    if page is not None:
+        say(f"page: {page.absolute()}")
 
 
 def _print_board(scores: Scores, settings: list[Setting]) -> None:

@@ -37,7 +37,8 @@ def test_a_ranking_for_people(pictures: Terminal) -> None:
     for name in ("gradient", "gradcam", "(random)", "(sobel)", "(centre)", "(class-agnostic:gradient)", HEADLINE):
         assert name in done.out, name
     assert "warnings:" in done.out
-    assert done.out.rstrip().endswith("run:  run")
+    assert "\nrun:  run\n" in done.out
+    assert done.out.rstrip().endswith(f"page: {pictures.folder / 'run' / 'report' / 'index.html'}")
 
 
 def test_a_ranking_for_programs(pictures: Terminal) -> None:

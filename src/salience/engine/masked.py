@@ -8,7 +8,8 @@ comparison of ranks and one choice between two pixels, on the device.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,6 +31,13 @@ Write = Callable[[Tensor, slice], None]
 Take = Callable[[Tensor, slice], None]
 
 
+@dataclass
+class Heard:
+    """Whether all answers to some rows were finite numbers, as far as they came."""
+
+    finite: bool = True
+
+
 class Packer:
     """Collects rows from anywhere into full model calls, in the order in which they come.
 
@@ -46,6 +54,16 @@ class Packer:
         self._inputs = blank.contiguous(memory_format=plan.torch_format)
         self._filled = 0
         self._waiting: list[tuple[Take, int, slice]] = []
+        self._heard: Heard | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[Heard]:
+        """Tell of the rows that are asked for inside whether their answers are finite, as they come."""
+        self._heard, before = Heard(), self._heard
+        try:
+            yield self._heard
+        finally:
+            self._heard = before
 
     def count(self, calls: Calls) -> None:
         """Count calls that were made beside the packer."""
@@ -59,6 +77,8 @@ class Packer:
         ``write(inputs, rows)`` fills ``inputs`` (R, 3, H, W), pixels in [0, 1], with the rows of that slice;
         ``take(logits, rows)`` is given their logits (R, C) when a call was full, or at :meth:`flush`.
         """
+        if self._heard is not None:
+            take = _listening(take, self._heard)
         at = 0
         while at < count:
             size = min(len(self._inputs) - self._filled, count - at)
@@ -85,6 +105,14 @@ class Packer:
             take(logits[at : at + size], rows)
             at += size
         self._on_rows(filled)
+
+
+def _listening(take: Take, heard: Heard) -> Take:
+    def both(logits: Tensor, rows: slice) -> None:
+        heard.finite &= bool(logits.isfinite().all())
+        take(logits, rows)
+
+    return both
 
 
 def answers(logits: Tensor, labels: Tensor, wanted: Sequence[Output]) -> dict[Output, Tensor]:

@@ -98,22 +98,26 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
 
 def weighted_sum(
     masks: Masks, weights: Tensor, scene: Scene, size: tuple[int, int]
-) -> tuple[Tensor, list[tuple[int, Tensor]]]:
+) -> tuple[Tensor, list[tuple[int, Tensor, Tensor]]]:
     """Return sum_k weights_k mask_k, (G, T, h, w), for weights (G, k, T) and masks rendered at ``size``.
 
-    Also the sums of the leading target at :func:`checkpoints`, (G, h * w). Masks are made again chunk by chunk: none
-    is held, and the order of the sum does not depend on the batch.
+    Also, at :func:`checkpoints`, the sums of the leading target so far and of the masks alone, (G, h * w) each. Masks
+    are made again chunk by chunk: none is held, and the order of the sum does not depend on the batch.
     """
-    marks, early = set(checkpoints(masks.count)), []
+    marks = set(checkpoints(masks.count))
+    early: list[tuple[int, Tensor, Tensor]] = []
     groups, _, columns = weights.shape
     out = weights.new_zeros(groups, columns, size[0] * size[1])
+    plain = out.new_zeros(groups, out.shape[2])
     rows = torch.arange(groups, device=scene.device)
     for chunk in every(masks.count, CHUNK):
         candidate = torch.arange(chunk.start, chunk.stop, device=scene.device)
         made = masks.render(rows.repeat_interleave(len(chunk)), candidate.repeat(groups), size)
-        out += weights[:, chunk.start : chunk.stop].transpose(1, 2) @ made.view(groups, len(chunk), -1)
+        made = made.view(groups, len(chunk), -1)
+        out += weights[:, chunk.start : chunk.stop].transpose(1, 2) @ made
+        plain += made.sum(1)
         if chunk.stop in marks:
-            early.append((chunk.stop, out[rows, scene.lead].clone()))
+            early.append((chunk.stop, out[rows, scene.lead].clone(), plain.clone()))
     return out.view(groups, columns, *size), early
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from salience.engine.masks import RandomCells
 from salience.engine.queries import Found, Scene, Search
 from salience.errors import MethodError
@@ -66,8 +69,16 @@ class Rise(Asking):
         masks = RandomCells(scene.image_ids, scene.seed, count, scene.size, self.cells, self.keep, scene.device)
         answers = yield masks
         grid = coarse(scene.size, masks.cell)
-        weights = answers - answers.mean(1, keepdim=True) if self.centred else answers
-        total, early = weighted_sum(masks, weights, scene, grid)
+        mean = answers.mean(1, keepdim=True) if self.centred else torch.zeros_like(answers[:, :1])
+        total, sums = weighted_sum(masks, answers - mean, scene, grid)
+        followed = scene.leading(answers)
+
+        def map_after(k: int, so_far: Tensor, plain: Tensor) -> Tensor:
+            """Centre the sum by the mean of its own answers: those to come are not known yet."""
+            known = followed[:, :k].mean(1, keepdim=True) - scene.leading(mean)
+            return so_far - known * plain if self.centred else so_far
+
+        early = [(k, map_after(k, so_far, plain)) for k, so_far, plain in sums]
         return Found(total / (count * self.keep), curve=convergence(early, count, total, scene))
 
 

@@ -107,7 +107,7 @@ class Account:
         if self._journal is not None:
             self._journal.committed(unit)
 
-    def finish(self) -> None:
-        """Hear that all work is done."""
+    def finish(self, stage: str = "") -> None:
+        """Hear that all work of a stage is done; see :meth:`salience.models.journal.Journal.finish`."""
         if self._journal is not None:
-            self._journal.finish()
+            self._journal.finish(stage)

@@ -4,6 +4,7 @@
       sent               rows ever sent, as text; raised before a request goes out, so a kill can only count too many
       probes.rows        answers to what is asked outside of all work units; kept
       8f3a90c1d2e4b567.rows   answers of a work unit, named by what is in it; deleted when the unit is committed
+      evaluate.1c07...rows    the same of a unit of another stage
 
 A file of answers is a header (magic, fingerprint of the model, number of classes) and records of one size: the key of
 the row that was sent, its scores as little-endian float32, and the CRC-32 of both. A process that dies while it writes
@@ -197,11 +198,14 @@ class Journal:
         with self._lock:
             self._drop([unit])
 
-    def finish(self) -> None:
-        """Let go of all units: no work is left that could ask for their answers."""
+    def finish(self, stage: str = "") -> None:
+        """Let go of all units of a stage: none of its work is left that could ask for their answers.
+
+        A stage's units are called ``STAGE.NAME``; those of the first one, the maps, have no dot.
+        """
         with self._lock:
             self._current = self._section(PROBES)
-            self._drop([name for name in self._sections if name != PROBES])
+            self._drop([n for n in self._sections if n != PROBES and n.rpartition(".")[0] == stage])
 
     def close(self) -> None:
         """Close all files."""

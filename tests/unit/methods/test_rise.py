@@ -102,14 +102,15 @@ def test_the_stored_grid_divides_the_image() -> None:
     assert coarse((227, 240), (33, 35)) == (227, 60)  # 227 is a prime
 
 
-def test_convergence_is_stored_beside_the_map() -> None:
-    result, _ = ask("rise:budget=300:centred=false", game(linear(SIZE)[0], SIZE), IMAGES, target="all")
+@pytest.mark.parametrize("centred", [True, False])
+def test_convergence_is_stored_beside_the_map(centred: bool) -> None:
+    result, _ = ask(f"rise:budget=300:centred={centred}", game(linear(SIZE)[0], SIZE), IMAGES, target="all")
     seen = result.maps[0].diagnostics
     assert list(seen) == ["forward_passes", "agreement@64", "agreement@128", "agreement@256", "agreement@299"]
     assert bool((seen["forward_passes"] == 300).all())
     lead = result.logits.argmax(1)
     rows = torch.arange(3)
-    few = found("rise:budget=65:centred=false", game(linear(SIZE)[0], SIZE), IMAGES, target="all")
+    few = found(f"rise:budget=65:centred={centred}", game(linear(SIZE)[0], SIZE), IMAGES, target="all")
     for i in range(3):
         end, early = result.maps[0].values[i, lead[i]].double().numpy(), few[i, lead[i]]
         expected = np.corrcoef(end.ravel(), early.ravel())[0, 1]
@@ -132,8 +133,9 @@ def test_weighted_sums_are_sums(count: int) -> None:
     total, early = weighted_sum(Cells(values), weights, Lead(), (4, 4))  # type: ignore[arg-type]
     expected = torch.einsum("gkt,gkhw->gthw", weights.double(), values.double())
     np.testing.assert_allclose(total, expected, rtol=1e-4, atol=1e-5)
-    assert [k for k, _ in early] == [k for k in (64, 128) if k < count]
-    for k, sums in early:
+    assert [k for k, _, _ in early] == [k for k in (64, 128) if k < count]
+    for k, sums, plain in early:
+        np.testing.assert_allclose(plain, values[:, :k].double().sum(1).flatten(1), rtol=1e-5)
         part = torch.einsum("gkt,gkhw->gthw", weights[:, :k].double(), values[:, :k].double())
         np.testing.assert_allclose(sums, part[torch.arange(3), Lead.lead].flatten(1), rtol=1e-4, atol=1e-5)
 
