@@ -30,8 +30,9 @@ def metrics() -> str:
     for row in metric_rows():
         better = "" if row["direction"] == "neither" else row["direction"]
         low, high = ("unbounded" if v is None else f"{v:g}" for v in row["range"])
+        sign = "" if row["sign"] == "none" else f"{row['sign']} values"
         name = f"| `{row['metric']}` | {row['summary']} "
-        lines.append(f"{name}| {better} | {low} to {high} | {row['sign']} values | {row['reference']} |")
+        lines.append(f"{name}| {better} | {low} to {high} | {sign} | {row['reference']} |")
     return "\n".join(lines)
 
 

@@ -32,7 +32,7 @@ def write_photos(folder: Path, count: int, size: int = 40) -> Path:
 
 def hostile_maps(model: Classifier, photos: Path) -> Maps:
     """Maps from elsewhere, of a method with a hostile name."""
-    found = explain(model, str(photos), method="gradient", target="all", run_settings=HOW)
+    found = explain(model, str(photos), method="gradient", target="all", batch_size=16)
     return Maps(**{**vars(found), "method": HOSTILE, "values": found.values[:, ::-1].copy()})
 
 

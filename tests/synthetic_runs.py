@@ -26,6 +26,7 @@ class FakeMethod:
     grid: tuple[int, int] = (32, 32)
     summary: str = "where something is"
     gap: bool = False
+    queries: int = 0
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,10 @@ class FakeRun:
                     if method.gap:
                         rows.diagnostics.append((self.name(i), target, "output_change", 4.0))
                         rows.diagnostics.append((self.name(i), target, "completeness_gap", 0.1 * (i + 1)))
+                    if method.queries:
+                        rows.diagnostics.append((self.name(i), target, "forward_passes", float(method.queries)))
+                        for k, agreement in ((64, 0.25 + 0.01 * i), (128, 0.75), (method.queries - 1, 1.0)):
+                            rows.diagnostics.append((self.name(i), target, f"agreement@{k}", agreement))
         return unit
 
 

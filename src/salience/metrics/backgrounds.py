@@ -21,6 +21,8 @@ DRAWS = {"dataset": 20, "noise": 1, "road": 1}
 """Backgrounds that are drawn, and how often; answers are averaged over the draws."""
 DATASET_MEAN, ROAD = "dataset-mean", "road"
 BACKGROUNDS = (DATASET_MEAN, *FILLS, ROAD)
+FIXED = (DATASET_MEAN, *(name for name in FILLS if name not in DRAWS))
+"""Backgrounds that neither draw anything nor depend on the mask."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,15 @@ def other_images(images: Tensor, image_ids: Sequence[str], seed: int, draw: int,
         order = [i for i in choose(row_key(seed, "background", image_id), len(pool), len(pool)) if i != own]
         rows.append(order[draw % len(order)])
     return pool.images[rows].to(images.device, images.dtype).div_(255)
+
+
+def fixed_background(
+    name: str, classifier: Classifier, images: Tensor, image_ids: Sequence[str], seed: int
+) -> Tensor:
+    """Return one of the :data:`FIXED` backgrounds of images (N, 3, H, W), in that shape."""
+    made = Background(name, name).replacement(classifier, images, image_ids, seed, 0, None)
+    assert isinstance(made, Fixed)  # the names say so
+    return made.background.expand_as(images)
 
 
 def parse_background(text: str) -> Background:

@@ -16,13 +16,14 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
+from salience.engine.adversary import Adversary
 from salience.engine.masked import Order, Output, Packer
 from salience.engine.pool import Pool
 from salience.errors import MetricError
 from salience.models.classifier import Classifier
 
 Direction = Literal["higher", "lower", "neither"]
-Sign = Literal["raw", "absolute", "positive"]
+Sign = Literal["raw", "absolute", "positive", "none"]
 Over = Literal["predicted", "wrong", "image"]
 
 
@@ -38,7 +39,7 @@ class Traits:
         The range that values are in; infinite where there is no bound.
     sign
         What is scored of a signed map: the ``raw`` values (negative ones are the least salient), the ``absolute``
-        ones, or the ``positive`` part.
+        ones, the ``positive`` part, or ``none``: the value is the model's own, and the same for all maps.
     over
         Whose values make an image's number: the ``predicted`` label's, the mean over the ``wrong`` labels, or one
         value of the ``image``.
@@ -70,6 +71,9 @@ class Metric(ABC):
     def needs_pool(self) -> bool:
         """Whether it draws other images of the dataset."""
         return False
+
+    def check(self, classifier: Classifier) -> None:  # noqa: B027  # most metrics ask for nothing
+        """Refuse a classifier that cannot be scored so, before any work is done."""
 
     def settings(self) -> dict[str, Any]:
         """Return the settings by name."""
@@ -162,6 +166,10 @@ class CurveMetric(Metric):
 # ---------------------------------------------------------------------- maps, and questions
 
 
+def _no_search(adversary: Adversary) -> Tensor:
+    raise MetricError("The largest probability of wrong labels is asked for, and nobody searches for it here.")
+
+
 @dataclass(frozen=True, eq=False)
 class Seen:
     """One method's maps of one image.
@@ -182,6 +190,10 @@ class Seen:
         Objects in pixels of the input, (B, 4) as x0, y0, x1, y1; B is 0 where none are known.
     pool
         Images of the dataset, for metrics that say ``needs_pool``.
+    reach
+        Returns the largest probability that an adversary finds for every wrong label, float64 (T - 1,). To be called
+        when the value is made, by metrics whose :meth:`ProbeMetric.searches` names the adversary: the search is made
+        once for all methods.
     """
 
     image_id: str
@@ -192,6 +204,7 @@ class Seen:
     maps: Tensor
     boxes: Tensor
     pool: Pool | None = None
+    reach: Callable[[Adversary], Tensor] = _no_search
 
 
 class MapMetric(Metric):
@@ -215,7 +228,14 @@ class ProbeMetric(Metric):
 
     @abstractmethod
     def ask(self, seen: Seen, packer: Packer) -> Callable[[], Tensor]:
-        """Add rows to the packer; return what makes the value (as of :meth:`MapMetric.score`) of the answers."""
+        """Add rows to the packer; return what makes the value (as of :meth:`MapMetric.score`) of the answers.
+
+        Where an answer is not finite, the image fails and no value is asked for.
+        """
+
+    def searches(self) -> tuple[Adversary, ...]:
+        """Return the adversaries whose finds it reads."""
+        return ()
 
     def cost(self, labels: int, size: tuple[int, int]) -> str:
         """Return the forward passes of its own questions."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -15,8 +15,11 @@ from torch.nn import functional as F
 
 from salience.data.decode import LoadedImage
 from salience.data.geometry import box_to_input
+from salience.engine.adversary import Adversary, Victims, search
+from salience.engine.descent import ModelCalls
 from salience.engine.fills import gaussian_blur
 from salience.engine.masked import (
+    Heard,
     Maps,
     Order,
     Output,
@@ -31,13 +34,14 @@ from salience.engine.masked import (
     tie_order,
 )
 from salience.engine.method import Method
+from salience.engine.passes import Calls
 from salience.engine.plan import Plan
 from salience.engine.pool import Pool
 from salience.engine.runner import to_pixels
 from salience.engine.scalars import Output as ScalarOutput
 from salience.engine.sweep import Batch, Sweep
 from salience.engine.targets import Target
-from salience.metrics.backgrounds import Background
+from salience.metrics.backgrounds import Background, fixed_background
 from salience.metrics.baselines import CLASS_AGNOSTIC, Baseline
 from salience.metrics.metric import CurveMetric, Curves, Labelled, MapMetric, Need, ProbeMetric, RemakeMetric, Seen
 from salience.models.classifier import Classifier
@@ -251,8 +255,10 @@ class Scorer:
     def rows(self, tasks: Sequence[Task]) -> int:
         """Return the model rows that one image needs for ``tasks``."""
         labels, total = self.target.count(self.classifier.num_classes), 1
+        searches: set[Adversary] = set()
         for group in self._groups(tasks):
             shared = self.candidates[group.candidate].shared
+            searches |= {a for m in group.probes for a in self.metrics[m].metric.searches()}  # type: ignore[attr-defined]
             total += sum(self.metrics[m].metric.rows(labels, self.size) for m in group.probes)  # type: ignore[attr-defined]
             if group.remakes:
                 calls = self.remake(group.candidate, Plan(1)).calls_per_image()
@@ -261,6 +267,7 @@ class Scorer:
             for b, needs in group.needs.items():
                 points = self._points(needs)
                 total += self.backgrounds[b].draws * sum(p.rows(labels, shared=shared) for p in points.values())
+        total += sum(sum(a.passes(labels, self.classifier.capabilities)) for a in searches)
         return total + sum(self.backgrounds[b].draws for b in {t.background for t in tasks} if b is not None)
 
     def remake(self, candidate: int, plan: Plan) -> Sweep:
@@ -370,13 +377,16 @@ class _Remake:
     def __init__(self, desk: _Desk, candidate: int, seen: Seen) -> None:
         self.classifier = desk.scorer.classifier
         self._desk, self._candidate, self._seen = desk, candidate, seen
+        self.finite = True
 
     def __call__(self, pixels: Tensor) -> Tensor:
         sweep_ = self._desk.scorer.remake(self._candidate, self._desk.packer.plan)
         label = self._seen.labels[:1].expand(len(pixels)).cpu()
         result = sweep_.run(Batch((self._seen.image_id,) * len(pixels), pixels, label))
         self._desk.packer.count(sweep_.calls)
-        return result.maps[0].values[:, 0].float()
+        maps = result.maps[0].values[:, 0].float()
+        self.finite &= bool(maps.isfinite().all())
+        return maps
 
 
 class _Desk:
@@ -392,6 +402,7 @@ class _Desk:
         self.ties = tie_order(self.ids, h * w, scorer.seed, self.images.device)
         self._replacements: dict[tuple[int, int], Replacement] = {}
         self._blank: dict[tuple[int, Output], Tensor] = {}
+        self._reached: dict[Adversary, Tensor] = {}
 
     def replacement(self, b: int, draw: int) -> Replacement:
         """Return what replaces pixels, made once for all methods."""
@@ -412,6 +423,19 @@ class _Desk:
                 replacement = self.replacement(b, draw)
                 blank(self.packer, self.images, self.labels, replacement, {output: into}, 1 / draws)
         return self._blank[b, output]
+
+    def reach(self, i: int, heard: Heard, adversary: Adversary) -> Tensor:
+        """Return what an adversary finds in picture ``i``, (T - 1,); searched once, in all pictures."""
+        if adversary not in self._reached:
+            s, images = self.scorer, self.images
+            behind = fixed_background(adversary.background, s.classifier, images, self.ids, s.seed)
+            model = ModelCalls(s.classifier, self.packer.plan, Calls())
+            victims = Victims(images, behind, tuple(self.ids), self.labels, s.seed)
+            self._reached[adversary] = search(adversary, victims, model)
+            self.packer.count(model.calls)
+        found = self._reached[adversary][i]
+        heard.finite &= bool(found.isfinite().all())
+        return found
 
     # ------------------------------------------------------------------ one method under one smoothing
 
@@ -434,7 +458,7 @@ class _Desk:
             if values is None:
                 continue
             mapped[i, : labels if candidate.shared else len(values)] = True
-            pending += self._look(group, candidate, picture, values)
+            pending += self._look(group, candidate, i, values)
             self._sweep(candidate.shared, i, values, records)
 
         def end() -> None:
@@ -463,8 +487,9 @@ class _Desk:
             values = gaussian_blur(values.unsqueeze(1), group.smooth).squeeze(1)
         return values
 
-    def _look(self, group: _Group, candidate: Candidate, picture: Picture, values: Tensor) -> list[Callable[[], None]]:
+    def _look(self, group: _Group, candidate: Candidate, i: int, values: Tensor) -> list[Callable[[], None]]:
         """Score the metrics that look at the maps, ask for those that ask; return what finishes the latter."""
+        picture = self.pictures[i]
         if candidate.shared:
             values = values.expand(len(picture.labels), -1, -1)
         seen = Seen(
@@ -484,18 +509,34 @@ class _Desk:
         for m, task in group.remakes.items():
             metric = self.scorer.metrics[m].metric
             assert isinstance(metric, RemakeMetric)
-            self._put(task, group, m, None, picture, metric.score(seen, _Remake(self, group.candidate, seen)))
+            remake = _Remake(self, group.candidate, seen)
+            value = metric.score(seen, remake)
+            if remake.finite:
+                self._put(task, group, m, None, picture, value)
+            else:
+                self._fail(task, group, m, picture, "a map that it makes again")
         finish = []
         for m, task in group.probes.items():
             metric = self.scorer.metrics[m].metric
             assert isinstance(metric, ProbeMetric)
-            finish.append(self._later(task, group, m, picture, metric.ask(seen, self.packer)))
+            with self.packer.listening() as heard:
+                value_of = metric.ask(replace(seen, reach=partial(self.reach, i, heard)), self.packer)
+            finish.append(partial(self._later, task, group, m, picture, value_of, heard))
         return finish
 
     def _later(
-        self, task: str, group: _Group, m: int, picture: Picture, value: Callable[[], Tensor]
-    ) -> Callable[[], None]:
-        return lambda: self._put(task, group, m, None, picture, value())
+        self, task: str, group: _Group, m: int, picture: Picture, value_of: Callable[[], Tensor], heard: Heard
+    ) -> None:
+        value = value_of() if heard.finite else None
+        if value is not None and heard.finite:  # the value may have heard of more answers
+            self._put(task, group, m, None, picture, value)
+        else:
+            self._fail(task, group, m, picture, "an answer of the model to its questions")
+
+    def _fail(self, task: str, group: _Group, m: int, picture: Picture, what: str) -> None:
+        name = self.scorer.candidates[group.candidate].name
+        message = f"{self.scorer.metrics[m].label}: {what} is not finite (NaN or infinite)."
+        self.found.failures.append((picture.image_id, name, task, "model", message))
 
     def _sweep(self, shared: bool, i: int, values: Tensor, records: dict[int, Record]) -> None:
         many = max(1, _RANKED_BYTES // (4 * values[0].numel()))

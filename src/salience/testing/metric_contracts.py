@@ -211,6 +211,8 @@ def check_sign(metric: str) -> None:
         return  # a yes or no may well be the same
     if sign == "raw":
         assert found["raw"] != found["absolute"], f"{metric}: negative values do not count, though it says raw"
+    elif sign == "none":
+        assert found["raw"] == found["absolute"] == found["positive"], f"{metric}: the map counts, though it says none"
     else:
         assert found["raw"] == found[sign], f"{metric}: signed maps are not scored by their {sign} values"
 
