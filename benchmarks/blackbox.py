@@ -29,9 +29,9 @@ from salience.scores import Scores
 
 METHODS = "evolve,rise,hsic,sobol,ridge,kernel_shap,occlusion,decam"
 SHOWN = (
-    ("insertion", "blur", "insertion ↑"),
-    ("deletion", "mean", "deletion ↓"),
-    ("average-drop", "mean", "average drop ↓"),
+    ("insertion:points=14", "blur", "insertion ↑"),
+    ("deletion:points=14", "mean", "deletion ↓"),
+    ("average-drop", "", "average drop ↓"),
     ("pointing:under=0.25", "", "pointing ↑"),
     ("iou:under=0.25", "", "IoU ↑"),
 )
@@ -44,7 +44,7 @@ def main() -> None:
     names = methods(args.method.split(","), args.budget, args.fill, model)
     settings = RunSettings(batch=args.batch, threads=args.threads)
     boxes = args.boxes
-    metrics = ["insertion", "deletion", "average-drop", *(["pointing:under=0.25", "iou:under=0.25"] if boxes else [])]
+    metrics = [metric for metric, _, _ in (SHOWN if boxes else SHOWN[:3])]
     scores = evaluate(
         model,
         args.images,
@@ -139,6 +139,8 @@ def table(
     """Return a row for each method and budget, with the paired difference to the first method of its budget."""
     rows = [{"method": name, "budget": budget, "text": text} for name, budget, text in names]
     for metric, background, _ in SHOWN if boxes else SHOWN[:3]:
+        if not any(s.metric == metric for s in scores.settings):  # no image has what it needs: boxes that are small
+            continue
         ranking = scores.ranking(metric, background or None)
         pairs = scores.compare(metric, background or None)
         values = {r["method"]: r for r in ranking}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,7 +31,7 @@ from salience.engine.scalars import check_output
 from salience.engine.targets import Target, parse_target
 from salience.engine.tune import make_plan, running
 from salience.errors import ImagesError, MetricError, ModelError, RunError, SettingsError
-from salience.explaining import MapDtype, RunSettings, explain_run
+from salience.explaining import MapDtype, Outcome, RunSettings, answers_kept, explain_run
 from salience.methods.registry import parse_method
 from salience.metrics.backgrounds import parse_background
 from salience.metrics.baselines import BASELINES
@@ -42,10 +45,11 @@ from salience.metrics.scoring import (
     baseline_candidate,
     class_agnostic,
     method_candidate,
+    seed_candidate,
 )
 from salience.models.classifier import Classifier
 from salience.models.loading import load_model
-from salience.scores import Scores, read_scores
+from salience.scores import SEEDS, Scores, read_scores
 from salience.store.maps import Failure, Maps
 from salience.store.reader import ArrayMaps, MapReader, StoredMaps, read_npz
 from salience.store.run import Run, open_run
@@ -79,6 +83,7 @@ def evaluate(
     columns: Mapping[str, str] | None = None,
     limit: int | None = None,
     seed: int = 0,
+    seeds: int = 1,
     map_dtype: MapDtype = "float16",
     device: str = "auto",
     settings: RunSettings | None = None,
@@ -120,6 +125,10 @@ def evaluate(
         The scalar that methods explain; see :func:`~salience.explain`.
     seed
         For ties, baselines, backgrounds and methods that draw.
+    seeds
+        Maps of methods that draw are made with so many seeds, ``seed``, ``seed + 1``, ...; a method's numbers are the
+        means over them, and the spread between seeds stands beside the interval over images. Other methods are not
+        repeated. Metrics that make maps of their own are of the first seed.
 
     Returns
     -------
@@ -137,13 +146,17 @@ def evaluate(
     backgrounds = [parse_background(b) for b in dict.fromkeys(_list(background))]
     if not backgrounds:
         raise MetricError("No background is named; 'dataset-mean' is the published one.")
-    target = parse_target(labels, classifier.class_names)
+    for item in chosen:
+        item.metric.check(classifier)
+    target = parse_target("label" if labels.startswith("class:") else labels, ())  # asks the model nothing
     if target.kind not in ("predicted", "top", "all"):
         raise SettingsError(f"The label set is {labels!r}; choose predicted+M, all or predicted.")
     outside = _outside(runs, maps, classifier)
     if not outside and not _list(methods):
         raise MetricError("There is nothing to score: name methods, or give maps or runs.")
     smooths = _smooths(smooth)
+    if seeds < 1:
+        raise SettingsError(f"seeds is {seeds}: 1 or more is needed.")
     source = open_images(images, columns=columns, limit=limit)
     whole = source if limit is None else open_images(images, columns=columns)  # a limit does not change backgrounds
     if tiles:
@@ -151,29 +164,33 @@ def evaluate(
     others = whole if pool is None else open_images(pool)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="salience-")) if out is None else out)
-        outcome = explain_run(
+        compute = partial(
+            explain_run,
             [classifier],
             source,
-            _list(methods),
-            folder,
             target=labels,
             output=output,
             pool=others,
             pool_size=pool_size,
-            seed=seed,
             map_dtype=map_dtype,
             settings=how,
             listen=listen if methods else ignore,
             command=command,
             writer_type=writer_type,
-            allow_none=True,
         )
+        outcome = compute(_list(methods), folder, seed=seed, allow_none=True)
+        own = _own(outcome.run, _list(methods), classifier)
+        again = [
+            seed_candidate(reader, name, k)
+            for k in range(seed + 1, seed + seeds)
+            for name, reader in _redrawn(compute, outcome.run, _list(methods), classifier, k)
+        ]
         drawn = any(b.name == "dataset" for b in backgrounds) or any(item.metric.needs_pool for item in chosen)
         if any(isinstance(item.metric, RemakeMetric) for item in chosen):
             drawn |= any(parse_method(m).method.needs_pool for m in _list(methods))
         scorer = Scorer(
             classifier,
-            _candidates([*_own(outcome.run, _list(methods), classifier), *outside], len(_list(methods)), seed),
+            [*_candidates([*own, *outside], len(own), seed), *again],
             chosen,
             backgrounds,
             smooths,
@@ -210,6 +227,17 @@ def _own(run: Run, methods: Sequence[str], classifier: Classifier) -> list[Named
     """Return the maps that were computed for this evaluation."""
     names = [m.strip() for m in methods]
     return [(name, StoredMaps(run, run.recipe(name, classifier.name)[0])) for name in names]
+
+
+def _redrawn(
+    compute: Callable[..., Outcome], run: Run, methods: Sequence[str], classifier: Classifier, seed: int
+) -> list[Named]:
+    """Return the maps under another seed of those methods that draw: a run of its own, within the run's folder."""
+    drawn = [m for m in methods if run.info["recipes"][run.recipe(m.strip(), classifier.name)[0]]["seed"] is not None]
+    if not drawn:
+        return []
+    outcome = compute(drawn, run.folder / SEEDS / str(seed), seed=seed, purse=run.folder)
+    return _own(outcome.run, drawn, classifier)
 
 
 def _outside(runs: Sequence[str | Path], maps: External | Sequence[External], classifier: Classifier) -> list[Named]:
@@ -268,13 +296,24 @@ class _Evaluation:
 
     def run(self) -> None:
         classifier = self.scorer.classifier
-        with self.writer_type(self.folder, kind="explain", source=open_run(self.folder).info["images"]["source"]) as w:
+        source = open_run(self.folder).info["images"]["source"]
+        with self.writer_type(self.folder, kind="explain", source=source) as w, answers_kept([classifier], w):
             before = w.info.get("stages", {}).get(STAGE, {})
             self.plan = self._plan(before.get("plans", {}).get(classifier.name))
             self._describe(w, before)
-            work = self._missing()
-            self._work(w, work)
-            w.describe(status="complete")
+            try:
+                self._work(w, self._missing())
+            except BaseException as error:
+                self._close(w, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+                raise
+            self._close(w, "complete")
+
+    def _close(self, writer: RunWriter, status: str) -> None:
+        """Describe how the work ended, and what a paid model was sent for it."""
+        classifier = self.scorer.classifier
+        if classifier.account is not None and classifier.paid:
+            writer.info["models"][classifier.name]["queries"] = classifier.account.sent
+        writer.describe(status=status)
 
     def _plan(self, recorded: dict[str, Any] | None) -> Plan:
         classifier = self.scorer.classifier
@@ -293,7 +332,7 @@ class _Evaluation:
     def _describe(self, writer: RunWriter, before: Mapping[str, Any]) -> None:
         s = self.scorer
         metrics = {item.label: _metric_entry(item) for item in s.metrics}
-        methods = {c.name: {"kind": c.kind, "signed": c.signed, "maps": c.identity} for c in s.candidates}
+        methods = {c.name: _method_entry(c) for c in s.candidates}
         rest = [before["recipes"][i] for i in before.get("current", [])]
         rest = [r for r in rest if r["model"] != s.classifier.name]  # other models' scores stay in the table
         kept_metrics = {r["metric"] for r in rest if "metric" in r} - set(metrics)
@@ -375,19 +414,27 @@ class _Evaluation:
             )
         )
         forward = 0
+        account = s.classifier.account
         workers = max(1, min(8, os.cpu_count() or 1))
         with ExitStack() as stack:
             self._decoders = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="decode"))
             for (refs, tasks), cost in zip(work, costs, strict=True):
                 size = self.settings.unit_images or self._unit_images(cost)
                 for at in range(0, len(refs), size):
+                    unit_name = _unit_name(refs[at : at + size], tasks)
+                    if account is not None:
+                        account.begin(unit_name)
                     unit, rows = self._unit(writer, refs[at : at + size], tasks)
                     writer.commit_stage(unit)
+                    if account is not None:
+                        account.committed(unit_name)
                     forward += rows
                     self._done += len(unit.images)
                     self._failures += len(unit.failures)
                     self.listen(Committed(name, len(unit.images)))
                     self._tell()
+        if account is not None:
+            account.finish(STAGE)
         seconds = time.perf_counter() - begin
         rate = self._done / max(1e-9, seconds)
         self.listen(
@@ -475,6 +522,17 @@ class _Evaluation:
         eta = elapsed * (1 - share) / share if share > 0 else float("inf")
         rate = self._done / elapsed if elapsed > 0 else 0.0
         self.listen(Progress(self.scorer.classifier.name, self._done, self._images, share, rate, eta))
+
+
+def _unit_name(refs: Sequence[ImageRef], tasks: tuple[Task, ...]) -> str:
+    """Name a unit by what is in it: begun again after a kill, it finds the answers that were paid for."""
+    what = ([t.id for t in tasks], [ref.image_id for ref in refs])
+    return f"{STAGE}.{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}"
+
+
+def _method_entry(candidate: Candidate) -> dict[str, Any]:
+    entry = {"kind": candidate.kind, "signed": candidate.signed, "maps": candidate.identity}
+    return entry if candidate.of is None else {**entry, "of": candidate.of, "seed": candidate.seed}
 
 
 def _metric_entry(item: Labelled) -> dict[str, Any]:

@@ -391,11 +391,13 @@ def explain_run(
     command: Sequence[str] = (),
     writer_type: type[RunWriter] = RunWriter,
     allow_none: bool = False,
+    purse: Path | None = None,
 ) -> Outcome:
     """Explain images with one or several models into a run directory, or carry on with one.
 
     What the directory holds already under the same content keys is kept; everything else is computed. The same
-    call after a kill gives the same bytes as one that was never interrupted.
+    call after a kill gives the same bytes as one that was never interrupted. Paid models are counted, and their answers
+    kept, in the run ``purse`` where one is named: several runs are then one to their limits.
 
     Raises
     ------
@@ -417,7 +419,7 @@ def explain_run(
     # Backgrounds come from all of the images, so that a limit does not change them.
     others = partial(open_images, images, columns=columns) if pool is None else partial(open_images, pool)
     writer = writer_type(out, kind="explain", source=location, map_dtype=map_dtype)
-    with writer, answers_kept(models, writer):
+    with writer, answers_kept(models, writer, purse):
         jobs = []
         for classifier in models:
             before = writer.info["models"].get(classifier.name, {})
@@ -501,12 +503,12 @@ def explain_run(
 
 
 @contextmanager
-def answers_kept(models: Sequence[Classifier], writer: RunWriter) -> Iterator[None]:
+def answers_kept(models: Sequence[Classifier], writer: RunWriter, purse: Path | None = None) -> Iterator[None]:
     """Keep what paid models answer in the run directory until the results made of it are committed."""
     with ExitStack() as stack:
         for classifier in models:
             if classifier.account is not None and classifier.paid:
-                folder = writer.folder / "queries" / classifier.name
+                folder = (purse or writer.folder) / "queries" / classifier.name
                 keep = classifier.account.kept_in(folder, classifier.fingerprint(), writer.describe)
                 stack.enter_context(keep)
         yield

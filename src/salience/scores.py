@@ -26,6 +26,10 @@ from salience.store.run import Run, open_run
 
 HEADLINE = "complete-and-sound"
 """``min(mean worst completeness, mean worst soundness)``: the one number that neither silence nor noise can win."""
+SEED = "seed"
+"""Kind of the entries that are maps of a method under another seed."""
+SEEDS = "seeds"
+"""Folder of the runs that hold these maps, one for each seed."""
 UNSOUND = 0.5
 """Below this mean worst soundness, the map of a wrong label makes that label more than twice as probable as it is."""
 _WORST = ("worst-completeness", "worst-soundness")
@@ -45,7 +49,11 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class Board:
-    """Numbers of M methods on the same N images, with their bootstrap means (M, draws)."""
+    """Numbers of M methods on the same N images, with their bootstrap means (M, draws).
+
+    ``seeds`` (M,) tells how many seeds a method's numbers are the means of, ``between`` (M,) the standard deviation of
+    their means, NaN where there is one.
+    """
 
     methods: tuple[str, ...]
     means: Floats
@@ -53,6 +61,8 @@ class Board:
     n: int
     units: int
     left_out: int
+    seeds: tuple[int, ...] = ()
+    between: Floats = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +81,9 @@ class Scores:
         By name: ``kind`` (``method`` or ``baseline``) and ``signed``.
     groups
         The group of each image that has one: images of a group are drawn together.
+    repeats
+        By method: the names under which the table holds its maps of other seeds. An image's number is the mean over
+        the seeds, and only images that all seeds have a score for count.
     run
         The run directory, None for scores in memory.
     """
@@ -80,6 +93,7 @@ class Scores:
     metrics: Mapping[str, Mapping[str, Any]]
     methods: Mapping[str, Mapping[str, Any]]
     groups: Mapping[str, str] = field(default_factory=dict)
+    repeats: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     failures: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
     run: Run | None = None
@@ -93,7 +107,21 @@ class Scores:
 
     @cached_property
     def _values(self) -> dict[Setting, dict[str, dict[str, float]]]:
-        """An image's number by setting, method and image id."""
+        """An image's number by setting, method and image id; the mean over seeds where there are several."""
+        out: dict[Setting, dict[str, dict[str, float]]] = {}
+        for setting, by_method in self._single.items():
+            again = {name for names in self.repeats.values() for name in names}
+            out[setting] = {m: _mean_by_image(self._seeds(setting, m)) for m in by_method if m not in again}
+        return out
+
+    def _seeds(self, setting: Setting, method: str) -> list[dict[str, float]]:
+        """Return the images' numbers of a method under each seed."""
+        found = self._single[setting]
+        return [found[name] for name in (method, *self.repeats.get(method, ())) if name in found]
+
+    @cached_property
+    def _single(self) -> dict[Setting, dict[str, dict[str, float]]]:
+        """An image's number by setting, name in the table and image id."""
         over = {label: m["over"] for label, m in self.metrics.items()}
         position = pc.fill_null(self.table["position"], -1).to_numpy()
         kinds = np.array([over.get(m, "") for m in self.table["metric"].to_pylist()])
@@ -175,7 +203,20 @@ class Scores:
             d, units = bootstrap_means(x, groups=groups, draws=self.draws)
             means.append(x.mean(1))
             drawn.append(d)
-        return Board(methods, np.minimum.reduce(means), np.minimum.reduce(drawn), len(images), units, left_out)
+        by_seed = [
+            np.array([[np.mean([one[i] for i in images]) for one in self._seeds(p, m)] for p in parts]).min(0)
+            for m in methods
+        ]
+        return Board(
+            methods,
+            np.minimum.reduce(means),
+            np.minimum.reduce(drawn),
+            len(images),
+            units,
+            left_out,
+            tuple(len(v) for v in by_seed),
+            np.array([v.std(ddof=1) if len(v) > 1 else np.nan for v in by_seed]),
+        )
 
     def _chosen(
         self, model: str | None, metric: str | None, background: str | None, smooth: float | None
@@ -205,8 +246,9 @@ class Scores:
         """Return a row for each setting and method, the best first.
 
         Columns: ``model``, ``metric``, ``background``, ``smooth``, ``method``, ``kind``, ``direction``, ``mean``,
-        ``low``, ``high`` (95 % bootstrap interval over images), ``n`` (independent units), ``rank`` (1 is the best,
-        None where the metric has no better direction) and ``notes``.
+        ``low``, ``high`` (95 % bootstrap interval over images), ``n`` (independent units), ``seeds`` (whose mean each
+        image's number is), ``between_seeds`` (standard deviation of the means of the seeds, None where there is one),
+        ``rank`` (1 is the best, None where the metric has no better direction) and ``notes``.
         """
         rows = []
         for setting in self._chosen(model, metric, background, smooth):
@@ -227,6 +269,8 @@ class Scores:
                         "low": found.low,
                         "high": found.high,
                         "n": found.n,
+                        "seeds": board.seeds[i],
+                        "between_seeds": None if board.seeds[i] < 2 else float(board.between[i]),
                         "rank": None if direction == "neither" else rank,
                         "notes": [left] if board.left_out else [],
                     }
@@ -435,6 +479,23 @@ class Scores:
         return []
 
 
+def _failures_of_seeds(run: Run, methods: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the maps of other seeds that could not be made; images that no seed can read are told of once."""
+    names = {(e["of"], e["seed"]): name for name, e in methods.items() if e["kind"] == SEED}
+    found = []
+    for seed in sorted({seed for _, seed in names}):
+        folder = run.folder / SEEDS / str(seed)
+        rows = open_run(folder).table("failures").to_pylist() if folder.exists() else []
+        found += [{**r, "method": names[r["method"], seed]} for r in rows if (r["method"], seed) in names]
+    return found
+
+
+def _mean_by_image(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean over seeds of every image that all of them have."""
+    images = [i for i in seeds[0] if all(i in one for one in seeds[1:])]
+    return {i: float(np.mean([one[i] for one in seeds])) for i in images}
+
+
 def read_scores(run: Run | str, notes: Sequence[str] = ()) -> Scores:
     """Return the scores that a run holds.
 
@@ -447,14 +508,19 @@ def read_scores(run: Run | str, notes: Sequence[str] = ()) -> Scores:
     stage = run.info.get("stages", {}).get("evaluate")
     if stage is None:
         raise RunError(f"{run.folder} has no scores: 'salience evaluate ... --out {run.folder}' makes them.")
+    repeats: dict[str, tuple[str, ...]] = {}
+    for name, entry in stage["methods"].items():
+        if entry["kind"] == SEED:
+            repeats[entry["of"]] = (*repeats.get(entry["of"], ()), name)
     groups = zip(run.images["image_id"].to_pylist(), run.images["group"].to_pylist(), strict=True)
     return Scores(
         table=run.table("scores"),
         curves=run.table("curves"),
         metrics=stage["metrics"],
-        methods=stage["methods"],
+        methods={name: entry for name, entry in stage["methods"].items() if entry["kind"] != SEED},
         groups={i: g for i, g in groups if g is not None},
-        failures=tuple(run.table("failures").to_pylist()),
+        repeats=repeats,
+        failures=(*run.table("failures").to_pylist(), *_failures_of_seeds(run, stage["methods"])),
         notes=tuple(notes),
         run=run,
     )

@@ -8,7 +8,10 @@ from salience.metrics.registry import GROUPS, metrics, parse_metric
 from salience.testing.metric_contracts import METRIC_CONTRACTS
 
 #: metrics that cost more than these tests need, and the forms in which they are tried
-FORMS: dict[str, str] = {}
+FORMS: dict[str, str] = {
+    "adversarial-reach": "adversarial-reach:steps=8",
+    "adversarial-soundness": "adversarial-soundness:steps=8",
+}
 ALL = [FORMS.get(name, name) for name in metrics()]
 
 

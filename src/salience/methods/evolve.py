@@ -22,6 +22,8 @@ from salience.methods.registry import register
 AREAS = (0.05, 0.1, 0.2, 0.4)
 _PIXELS_A_CELL = 4
 _SMALLEST_SURVEY = 8
+_FULL_SURVEY = 128
+"""Pairs that are asked at random whatever the share: before them, evolving costs localisation."""
 _SATURATED = 8.0
 """Margins beyond this are all alike: a probability of 0.9997."""
 
@@ -32,11 +34,11 @@ _SATURATED = 8.0
     family="black boxes",
     signed=True,
     reference="ours",
-    details="A survey of random smooth shapes and their complements fits a linear surrogate whose neighbouring cells "
-    "matter alike. Then the ranking evolves. mode=posterior: every generation draws rankings from what the surrogate "
-    "still holds possible, asks what their top keeps and what it takes away, and learns from it; the map is the "
-    "surrogate's mean. mode=snes: a separable evolution strategy over the score map, whose fitness is the mean over "
-    "areas of 5, 10, 20 and 40 per cent of p(top kept) - p(top deleted).",
+    details="A survey hides random cells, in pairs of a mask and its complement, and fits a linear surrogate in which "
+    "neighbouring cells matter alike, to margins that saturate at 8. Then the ranking evolves. mode=posterior: every "
+    "generation draws rankings from what the surrogate still holds possible, asks what their top keeps and what it "
+    "takes away, and learns from it; the map is the surrogate's mean. mode=snes: a separable evolution strategy over "
+    "the score map, whose fitness is the mean over areas of 5, 10, 20 and 40 per cent of S(top kept) - S(top deleted).",
     stochastic=True,
 )
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Evolve(Asking):
     cells
         Cells along each side, at most; not smaller than four pixels.
     survey
-        Share of the budget that is asked beforehand, at random.
+        Share of the budget that is asked beforehand, at random, and at least 256 forward passes.
     reach
         Over how many cells weights are alike.
     noise
@@ -67,7 +69,7 @@ class Evolve(Asking):
 
     mode: Literal["posterior", "snes"] = "posterior"
     cells: int = 7
-    survey: float = 0.75
+    survey: float = 0.6
     reach: float = 0.7
     noise: float = 0.1
     candidates: int = 16
@@ -92,7 +94,7 @@ class Evolve(Asking):
     def _rounds(self) -> tuple[int, list[int]]:
         """Return the pairs of the survey, and those of every generation."""
         pairs = (self.budget - 1) // 2
-        first = max(_SMALLEST_SURVEY, round(pairs * self.survey))
+        first = max(min(pairs, _FULL_SURVEY), round(pairs * self.survey))
         return first, _cut(pairs - first, self.candidates * (len(AREAS) if self.mode == "snes" else 1))
 
     def questions(self, size: tuple[int, int]) -> int:

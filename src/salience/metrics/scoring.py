@@ -104,6 +104,9 @@ class Candidate:
     """Raw maps (k, h, w) of the first k labels of a picture's set, k being all, or 1; None where there is none."""
     method: Method | None = None
     """What made the maps, where it can be asked again."""
+    of: str | None = None
+    """The method whose maps these are under another ``seed``."""
+    seed: int | None = None
 
 
 def method_candidate(reader: MapReader, name: str | None = None, method: Method | None = None) -> Candidate:
@@ -117,6 +120,11 @@ def method_candidate(reader: MapReader, name: str | None = None, method: Method 
         return None if found is None else torch.from_numpy(found).to(picture.pixels.device)
 
     return Candidate(name or reader.method, reader.identity, "method", reader.signed, False, maps, method)
+
+
+def seed_candidate(reader: MapReader, of: str, seed: int) -> Candidate:
+    """Return the candidate of a method's maps under another seed: its scores go into those of the method."""
+    return replace(method_candidate(reader, f"{of} (seed {seed})"), kind="seed", of=of, seed=seed)
 
 
 def class_agnostic(reader: MapReader, name: str | None = None) -> Candidate:
@@ -515,7 +523,7 @@ class _Desk:
                 self._put(task, group, m, None, picture, value)
             else:
                 self._fail(task, group, m, picture, "a map that it makes again")
-        finish = []
+        finish: list[Callable[[], None]] = []
         for m, task in group.probes.items():
             metric = self.scorer.metrics[m].metric
             assert isinstance(metric, ProbeMetric)

@@ -57,6 +57,20 @@ class Corners(nn.Module):
         return logits
 
 
+class Speechless(Corners):
+    """Answers the images of :func:`corner_images` as they are, and anything else with NaN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("known", torch.from_numpy(corner_images()).permute(0, 3, 1, 2).float() / 255)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, 4)."""
+        known: Tensor = self.get_buffer("known")
+        off = torch.stack([(x - image).abs().flatten(1).amax(1) for image in known]).amin(0)
+        return torch.where(off.unsqueeze(1) < 1e-6, super().forward(x), float("nan"))
+
+
 def corner_classifier() -> Classifier:
     """Return a classifier of which every pixel's part is known."""
     return Classifier(Corners(), size=SIDE, name="corners")
@@ -234,6 +248,20 @@ def check_nan_is_a_failure(metric: str) -> None:
             assert value == good[key], f"{metric}: a neighbour's NaN shows"
 
 
+def check_nan_answers_are_failures(metric: str) -> None:
+    """Where the model answers the metric's own questions with no number, there is a failure or a score, never nothing."""
+    with _written() as (folder, names):
+        maps = [corner_maps("own", names)]
+        healthy = _score(metric, folder, names, maps)
+        speechless = Classifier(Speechless(), size=SIDE, name="corners")
+        broken = _score(metric, folder, names, maps, model=speechless)
+        told = {(r["image_id"], r["method"]) for r in broken.table.to_pylist()}
+        told |= {(f["image_id"], f["method"]) for f in broken.failures}
+        for row in healthy.table.to_pylist():
+            key = (row["image_id"], row["method"])
+            assert key in told, f"{metric}: {key} has neither a score nor a failure"
+
+
 def check_model_and_generators_left_as_found(metric: str) -> None:
     """Weights, flags, hooks and the global generators are as before."""
     model = corner_classifier()
@@ -271,6 +299,7 @@ METRIC_CONTRACTS: tuple[Callable[[str], None], ...] = (
     check_direction,
     check_sign,
     check_nan_is_a_failure,
+    check_nan_answers_are_failures,
     check_model_and_generators_left_as_found,
     check_describes_itself,
 )

@@ -9,9 +9,8 @@ from test_write_report import write
 from salience.report.figures import chart, curve_of
 from synthetic_runs import FakeMethod, FakeModel, FakeRun
 
-BLACK_BOXES = (
-    FakeModel(methods=(FakeMethod("gradcam"), FakeMethod("rise", queries=257), FakeMethod("<i>", queries=201))),
-)
+METHODS = (FakeMethod("gradcam"), FakeMethod("rise", queries=257), FakeMethod("<i>", queries=201))
+BLACK_BOXES = (FakeModel(methods=METHODS),)
 
 
 def test_a_curve_is_read_from_what_stands_beside_a_map() -> None:

@@ -1,5 +1,8 @@
 // One image: its maps, what was left of it at some points of the curves, its curves and its scores.
 
+/** @type {Object<string, string>} */
+const OUTPUTS = { restricted: "probability within the label set", full: "probability among all classes", top: "1 where it leads" };
+
 const STOPS = [0.07, 0.14, 0.25, 0.5, 0.75, 1];
 
 const drillModel = () => data.models[Number(state.model)];
@@ -261,7 +264,7 @@ function notes(shown, entry, ground, strips) {
   const told = [];
   if (shown.why) told.push(shown.why + " Its scores and curves are below.");
   else if (entry.missing) told.push(`${entry.missing} So the masked inputs cannot be shown.`);
-  else if (!ground && strips) told.push(`The background ${background()} is made while scoring, and not kept: what it filled is hatched here. Which pixels stayed is exact.`);
+  else if (!ground && strips) told.push(`The background ${background()} is made while scoring, and not kept: what it filled is hatched here.`);
   if (drillModel().smooth) told.push(`Maps are blurred by ${drillModel().smooth} px, as they were scored.`);
   return told.map((text) => h("p", { class: "drill-note" }, text));
 }
@@ -284,7 +287,7 @@ function chart(lane, names, worst) {
     if (!curve || position === undefined) continue;
     const points = curve.shares.map((s, i) => `${(width * s).toFixed(1)},${(height * (1 - curve.values[i])).toFixed(1)}`).join(" ");
     lines.push(drawn("polyline", { class: `trace-line trace-${kind}`, points }));
-    told.unshift([kind, kind === "removed" ? `${names[position][1]}, pixels removed` : `${names[position][1]}, pixels kept`]);
+    told.unshift([kind, `${names[position][1]}, pixels ${kind === "removed" ? "removed" : "kept"}: ${OUTPUTS[curve.output] || curve.output}`]);
   }
   if (!lines.length) return h("p", { class: "soft" }, "No curve under this background.");
   const levels = [[0, "1"], [height / 2, "0.5"], [height, "0"]].flatMap(([y, text]) => [drawn("line", { class: "level", x1: 0, x2: width, y1: y, y2: y }), drawn("text", { x: -6, y: Number(y) + 4, "text-anchor": "end" }, String(text))]);
@@ -307,8 +310,8 @@ function numbers(lane, name) {
       const m = data.choices.metrics.indexOf(metric);
       const mean = means[`${m}.${under === null ? "-" : state.background}.0`]?.[name] || "–";
       const [arrow, better] = { higher: ["↑", "higher is better"], lower: ["↓", "lower is better"] }[data.directions[metric]] || ["", ""];
-      const name = h("th", { scope: "row", title: better }, metric, h("span", { "aria-hidden": "true" }, ` ${arrow}`), h("span", { class: "visually-hidden" }, better && `, ${better}`));
-      return h("tr", {}, name, h("td", {}, value.toFixed(3).replace("-", "−")), h("td", {}, mean));
+      const head = h("th", { scope: "row", title: better }, metric, h("span", { "aria-hidden": "true" }, ` ${arrow}`), h("span", { class: "visually-hidden" }, better && `, ${better}`));
+      return h("tr", {}, head, h("td", {}, value.toFixed(3).replace("-", "−")), h("td", {}, mean));
     });
   if (!rows.length) return h("p", { class: "soft" }, "This image has no score for these maps.");
   return h("div", { class: "table-frame", tabindex: 0, role: "region", "aria-label": "Scores of this image" },

@@ -12,9 +12,7 @@ from salience.stats import interval
 
 WIDE, NARROW = 600.0, 300.0
 
-MEANINGS = {
-    HEADLINE: "The smaller of mean worst completeness and mean worst soundness, so that neither silence nor noise can win.",
-}
+MEANING = "The smaller of mean worst completeness and mean worst soundness: neither silence nor noise can win it."
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ def _board(scores: Scores, s: Setting, metric: int, background: int | None, smoo
         background=background,
         smooth=smooth,
         name=s.metric,
-        summary=MEANINGS[HEADLINE] if headline else str(entry.get("summary", "")),
+        summary=MEANING if headline else str(entry.get("summary", "")),
         direction=scores.direction(s.metric),
         axis=line,
         rows=tuple(
@@ -130,7 +128,9 @@ def _board(scores: Scores, s: Setting, metric: int, background: int | None, smoo
                 r["method"],
                 r["kind"] != "method",
                 r["mean"],
-                *(round(100 * line.share(r[k]), 2) for k in ("low", "mean", "high")),
+                round(100 * line.share(r["low"]), 2),
+                round(100 * line.share(r["mean"]), 2),
+                round(100 * line.share(r["high"]), 2),
                 value_text(r["mean"]),
                 f"[{value_text(r['low'])}, {value_text(r['high'])}]",
                 r["n"],
@@ -162,7 +162,9 @@ def planes(scores: Scores, model: str, backgrounds: Sequence[str], smooths: Sequ
             points = sorted(_points(scores, x, y), key=lambda p: -min(p.x[0], p.y[0]))
             key = f"{of}.{backgrounds.index(s.background)}.{smooths.index(s.smooth)}"
             if points and key not in found:
-                found[key] = PlaneView(key, of, draw(points, WIDE), draw(points, NARROW, numbered=True), tuple(points), y.n)
+                found[key] = PlaneView(
+                    key, of, draw(points, WIDE), draw(points, NARROW, numbered=True), tuple(points), y.n
+                )
     order = {b: i for i, b in enumerate(backgrounds)}
     return sorted(found.values(), key=lambda v: (v.of != "worst", *(int(p) for p in v.key.split(".")[1:]), len(order)))
 

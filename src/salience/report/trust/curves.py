@@ -49,7 +49,9 @@ def sweeps(curves: pa.Table) -> dict[Sweep, pa.Table]:
     keys = ["model", "curve", "output", "points"]
     found = curves.select(keys).group_by(keys, use_threads=False).aggregate([]).to_pylist()
     out = {}
-    for row in sorted(found, key=lambda r: (r["model"], r["curve"] != "keep", r["output"] != "restricted", r["points"])):
+    for row in sorted(
+        found, key=lambda r: (r["model"], r["curve"] != "keep", r["output"] != "restricted", r["points"])
+    ):
         kept = pa.array(np.ones(len(curves), dtype=np.bool_))
         for key in keys:
             kept = pc.and_(kept, pc.equal(curves[key], row[key]))
@@ -92,7 +94,8 @@ def means(
 
 def _matrix(column: pa.ChunkedArray, points: int) -> Floats:
     flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return flat.astype(np.float64).reshape(-1, points)
+    matrix: Floats = flat.astype(np.float64).reshape(-1, points)
+    return matrix
 
 
 def _by_image(image: npt.NDArray[np.object_], values: Floats, kept: npt.NDArray[np.bool_]) -> dict[str, Floats]:

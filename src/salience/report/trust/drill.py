@@ -96,8 +96,8 @@ class Drill:
         workers = max(1, min(8, os.cpu_count() or 1))
         with ThreadPoolExecutor(workers, thread_name_prefix="draw") as pool:
             for at in range(0, len(chosen), 4 * workers):
-                jobs = [(p, pool.submit(self._image, p, photographs)) for p in chosen[at : at + 4 * workers]]
-                for picture, job in jobs:
+                jobs = [pool.submit(self._image, p, photographs) for p in chosen[at : at + 4 * workers]]
+                for job in jobs:
                     entry, found = job.result()
                     entries.append(entry)
                     self.bundles.add(found)
@@ -111,7 +111,9 @@ class Drill:
                 {"curve": curve, "output": output, "shares": [round(s, 4) for s in shares]}
                 for (curve, output, _), shares in self._kinds.items()
             ],
-            "lanes": [{"name": v.name, "baseline": v.baseline, "scale": scale_of(v.signed), "why": v.why} for v in self._lanes],
+            "lanes": [
+                {"name": v.name, "baseline": v.baseline, "scale": scale_of(v.signed), "why": v.why} for v in self._lanes
+            ],
             "entries": entries,
             "of": of,
             "smooth": self.smooth,
@@ -134,7 +136,8 @@ class Drill:
     def _gather(self, chosen: Sequence[Picture]) -> None:
         """Read scores and curves of the chosen images, and which kinds of curves there are."""
         ids = pa.array([p.image_id for p in chosen], pa.string())
-        self._scored, self._curved = ({p.image_id: [] for p in chosen} for _ in range(2))
+        self._scored = {p.image_id: [] for p in chosen}
+        self._curved = {p.image_id: [] for p in chosen}
         kinds: dict[Kind, list[float]] = {}
         for into, table in ((self._scored, self.scores.table), (self._curved, self.scores.curves)):
             if not table.num_rows:
@@ -172,7 +175,9 @@ class Drill:
         }
         self._draw_photo(picture, photographs, key, entry, about, out)
         for i, (lane, found) in enumerate(zip(self._lanes, lanes_of, strict=True)):
-            self._draw_maps(picture.image_id, lane, labels, sorted({0, *found["worst"].values()}), f"{key}.{i}", found, out)
+            self._draw_maps(
+                picture.image_id, lane, labels, sorted({0, *found["worst"].values()}), f"{key}.{i}", found, out
+            )
         entry["said"] = self._name(labels[0]) if labels else ""
         entry["truth"] = picture.label_text or ""
         entry["weak"] = [[_weakest(found["scores"], b) for found in lanes_of] for b in self.backgrounds]
@@ -195,7 +200,7 @@ class Drill:
             return
         out[f"p{key}"] = draw_photo(pixels)
         entry["thumb"] = base64.b64encode(thumbnail(pixels)).decode()
-        whole = pixels.astype(np.float32) / (255 if pixels.dtype == np.uint8 else 1)
+        whole = pixels.astype(np.float32) / np.float32(255 if pixels.dtype == np.uint8 else 1)
         for j, name in enumerate(self.backgrounds):
             if name in ("mean", "blur"):
                 found = masks.background(name, whole, self._see.mean)
@@ -269,7 +274,7 @@ class Drill:
             over = self.scores.metrics.get(r["metric"], {}).get("over")
             position = r["position"]
             counts = {"predicted": position == 0, "wrong": (position or 0) > 0, "image": position is None}
-            if r["method"] == method and counts.get(over, False) and math.isfinite(r["value"]):
+            if r["method"] == method and counts.get(str(over), False) and math.isfinite(r["value"]):
                 found.setdefault((r["metric"], r["background"]), []).append(r["value"])
         return [(m, b, round(sum(v) / len(v), 4)) for (m, b), v in found.items()]
 

@@ -1,7 +1,9 @@
 """Which pixels a metric left in place, made again from stored maps without the engine.
 
 The order of pixels is that of the masked sweep: falling values of the map at the size of the input, ties broken by
-the image's own drawn order. ``tests/unit/report/test_evaluate_figures.py`` holds it against the engine.
+the image's own drawn order. Maps stored at that size give exactly the engine's masks; in enlarged or blurred ones,
+pixels whose values differ by a rounding may change places. ``tests/unit/report/test_evaluate_figures.py`` holds it
+against the engine.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
 
-def ranks(values: Floats, size: tuple[int, int], image_id: str, seed: int, smooth: float = 0.0) -> npt.NDArray[np.int64]:
+def ranks(
+    values: Floats, size: tuple[int, int], image_id: str, seed: int, smooth: float = 0.0
+) -> npt.NDArray[np.int64]:
     """Return each pixel's place when a raw map (h, w) falls, from 0: int64 (H, W), H and W being the input's size."""
     whole = upsample(values.astype(np.float32), size)
     if smooth:

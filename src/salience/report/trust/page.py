@@ -13,8 +13,8 @@ from salience.report.frame import STYLES, render
 from salience.report.gather import Material, gather
 from salience.report.payload import safe_json
 from salience.report.trust.boards import BoardView, PlaneView, boards, planes
-from salience.report.trust.drill import Drill
 from salience.report.trust.curves import sweeps
+from salience.report.trust.drill import Drill
 from salience.report.trust.panels import PanelsView, curve_options, panels
 from salience.report.trust.ranks import RanksView, ranks
 from salience.report.trust.verdict import Verdict, alarms, verdict
@@ -145,7 +145,11 @@ def _drills(
 def _means(parts: Sequence[ModelView]) -> list[dict[str, dict[str, str]]]:
     """Return for each model the means with intervals, by place of setting and name of method: for single images."""
     return [
-        {board.key: {row.name: f"{row.text} {row.reach}" for row in board.rows} for board in part.boards if not board.smooth}
+        {
+            board.key: {row.name: f"{row.text} {row.reach}" for row in board.rows}
+            for board in part.boards
+            if not board.smooth
+        }
         for part in parts
     ]
 

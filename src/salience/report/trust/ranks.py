@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -41,9 +42,7 @@ def ranks(
             columns = {b: Setting(model, metric, b, smooth) for b in backgrounds}
             found.append(_view(scores, f"b.{m}.{k}", "backgrounds", metric, columns, there, sign))
         for k, background in enumerate(backgrounds):
-            columns = {
-                f"{s:g} px" if s else "as it is": Setting(model, metric, background, s) for s in smooths
-            }
+            columns = {f"{s:g} px" if s else "as it is": Setting(model, metric, background, s) for s in smooths}
             found.append(_view(scores, f"s.{m}.{k}", "smoothings", metric, columns, there, sign))
     return [view for view in found if view is not None]
 
@@ -68,9 +67,9 @@ def _view(
     values = {name: [sign * v for v in _means(board, common)] for name, board in boards.items()}
     places = {m: [_rank(values[name], i) for name in names] for i, m in enumerate(common)}
     baselines = [m for m in common if scores.methods[m]["kind"] != "method"]
-    between = [f"{TAU} {_tau(values[a], values[b])}" for a, b in zip(names, names[1:], strict=False)]
+    between = [f"{TAU} {_tau(values[a], values[b])}" for a, b in pairwise(names)]
     taus = tuple((a, b, _tau(values[a], values[b])) for i, a in enumerate(names) for b in names[i + 1 :])
-    wide = slopes(names, places, baselines, between, 860, 190, 24)
+    wide = slopes(names, places, baselines, between, 860, 190, 21)
     narrow = slopes(names, places, baselines, between, 350, 108, 11)
     return RanksView(key, over, metric, wide, narrow, taus, len(common))
 

@@ -177,9 +177,12 @@ def _parts(scores: Scores, setting: Setting, method: str) -> tuple[tuple[str, In
     found = []
     for name, half in (("worst completeness", "worst-completeness"), ("worst soundness", "worst-soundness")):
         metric = half + setting.metric.removeprefix(HEADLINE)
-        for row in scores.ranking(metric, setting.background, setting.smooth, setting.model):
-            if row["method"] == method and row["background"] == setting.background:
-                found.append((name, Interval(row["mean"], row["low"], row["high"], 0.95, row["n"])))
+        rows = scores.ranking(metric, setting.background, setting.smooth, setting.model)
+        found += [
+            (name, Interval(r["mean"], r["low"], r["high"], 0.95, r["n"]))
+            for r in rows
+            if r["method"] == method and r["background"] == setting.background
+        ]
     return tuple(found) if len(found) == 2 else ()
 
 
