@@ -9,6 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
@@ -93,11 +94,15 @@ Rate = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+_LOGS_JSON = ContextVar("log_json", default=False)
+
+
 def told(verb: Callable[P, None]) -> Callable[P, None]:
     """Turn errors for people into one message and an exit code; only a bug shows where it happened."""
 
     @wraps(verb)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        _LOGS_JSON.set(bool(kwargs.get("log_json")))
         with warnings.catch_warnings():
             warnings.simplefilter("default", SalienceWarning)
             _show_warnings_as_notes()
@@ -124,7 +129,7 @@ def _show_warnings_as_notes() -> None:
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if issubclass(category, SalienceWarning):
-            typer.echo(f"salience: note: {message}", err=True)
+            _tell("note", f"note: {message}")
         else:
             plain(message, category, *where, **more)
 
@@ -132,8 +137,16 @@ def _show_warnings_as_notes() -> None:
 
 
 def _stop(message: str, code: int) -> NoReturn:
-    typer.echo(f"salience: {message}", err=True)
+    _tell("error", message, exit_code=code)
     raise typer.Exit(code)
+
+
+def _tell(kind: str, message: str, **more: int) -> None:
+    """Say something on stderr: as a line of JSON among the events where those are asked for."""
+    if _LOGS_JSON.get():
+        typer.echo(json.dumps({"event": kind, "message": message.removeprefix("note: "), **more}), err=True)
+    else:
+        typer.echo(f"salience: {message}", err=True)
 
 
 def _split(values: list[str]) -> list[str]:
@@ -322,6 +335,10 @@ def evaluate(
         list[str] | None, typer.Option(metavar="ROLE=COLUMN", help="Which manifest column is what: label=wnid.")
     ] = None,
     seed: Annotated[int, typer.Option(help="For ties, baselines, backgrounds and methods that draw.")] = 0,
+    seeds: Annotated[
+        int,
+        typer.Option(min=1, help="Make the maps of methods that draw with so many seeds, and tell the spread; 3 is good."),
+    ] = 1,
     card: Card = None,
     rate: Rate = None,
     device: Device = "auto",
@@ -371,6 +388,7 @@ def evaluate(
                 columns=columns,
                 limit=limit,
                 seed=seed,
+                seeds=seeds,
                 settings=how,
                 listen=listen,
                 command=["salience", *map(redacted, sys.argv[1:])],

@@ -180,17 +180,17 @@ def evaluate(
         )
         outcome = compute(_list(methods), folder, seed=seed, allow_none=True)
         own = _own(outcome.run, _list(methods), classifier)
-        again = [
-            seed_candidate(reader, name, k)
-            for k in range(seed + 1, seed + seeds)
-            for name, reader in _redrawn(compute, outcome.run, _list(methods), classifier, k)
-        ]
+        lines = _candidates([*own, *outside], len(own), seed)
+        shown = {name: line.name for (name, _), line in zip(own, lines, strict=False)}
+        for k in range(seed + 1, seed + seeds):
+            redrawn = _redrawn(compute, outcome.run, _list(methods), classifier, k)
+            lines += [seed_candidate(reader, shown[name], k) for name, reader in redrawn]
         drawn = any(b.name == "dataset" for b in backgrounds) or any(item.metric.needs_pool for item in chosen)
         if any(isinstance(item.metric, RemakeMetric) for item in chosen):
             drawn |= any(parse_method(m).method.needs_pool for m in _list(methods))
         scorer = Scorer(
             classifier,
-            [*_candidates([*own, *outside], len(own), seed), *again],
+            lines,
             chosen,
             backgrounds,
             smooths,
@@ -260,7 +260,7 @@ def _candidates(readers: Sequence[Named], own: int, seed: int) -> list[Candidate
         named.append((name if number == 1 else f"{name} ({number})", reader))
     return [
         *(
-            method_candidate(reader, name, parse_method(name).method if i < own else None)
+            method_candidate(reader, name, parse_method(readers[i][0]).method if i < own else None)
             for i, (name, reader) in enumerate(named)
         ),
         *(baseline_candidate(b, seed) for b in BASELINES),

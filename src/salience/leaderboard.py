@@ -50,6 +50,9 @@ def print_scores(scores: Scores, page: Path | None = None) -> None:
         n = scores.board(settings[0]).n
         say(f"\n{model}, {where}{blur}: {counted(n, 'image')}")
         _print_board(scores, settings)
+    if scores.repeats:
+        seeds = 1 + max(map(len, scores.repeats.values()))
+        say(f"\n±: standard deviation between the means of {seeds} seeds, of methods that draw; [ ] is over images.")
     warnings = scores.warnings()
     if warnings:
         say("\nwarnings:")
@@ -82,7 +85,8 @@ def _print_board(scores: Scores, settings: list[Setting]) -> None:
         arrow = {"higher": " ↑", "lower": " ↓", "neither": ""}[scores.direction(s.metric)]
         table.add_column(f"{s.metric}{arrow}", justify="right", overflow="fold")
     for method, first in found[settings[0]].items():
-        cells = [f"{first['mean']:.3f} [{first['low']:.3f}, {first['high']:.3f}]"]
+        between = "" if first["between_seeds"] is None else f" ± {first['between_seeds']:.3f}"
+        cells = [f"{first['mean']:.3f} [{first['low']:.3f}, {first['high']:.3f}]{between}"]
         cells += [f"{found[s][method]['mean']:.3f}" if method in found[s] else "" for s in settings[1:]]
         name = method if first["kind"] == "method" else f"({method})"
         table.add_row("" if first["rank"] is None else str(first["rank"]), name, *cells)

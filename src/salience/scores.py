@@ -481,12 +481,17 @@ class Scores:
 
 def _failures_of_seeds(run: Run, methods: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the maps of other seeds that could not be made; images that no seed can read are told of once."""
-    names = {(e["of"], e["seed"]): name for name, e in methods.items() if e["kind"] == SEED}
+    names = {e["maps"]: (name, e["seed"]) for name, e in methods.items() if e["kind"] == SEED}
     found = []
-    for seed in sorted({seed for _, seed in names}):
+    for seed in sorted({seed for _, seed in names.values()}):
         folder = run.folder / SEEDS / str(seed)
-        rows = open_run(folder).table("failures").to_pylist() if folder.exists() else []
-        found += [{**r, "method": names[r["method"], seed]} for r in rows if (r["method"], seed) in names]
+        if not folder.exists():  # the scores may have been handed on without the maps
+            continue
+        made = open_run(folder)
+        for row in made.table("failures").to_pylist():
+            identity = made.info["recipes"].get(row["recipe"], {}).get("identity")
+            if identity in names:
+                found.append({**row, "method": names[identity][0]})
     return found
 
 

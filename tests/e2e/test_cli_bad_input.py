@@ -91,6 +91,14 @@ def test_nothing_to_explain(terminal: Terminal) -> None:
     assert not (terminal.folder / "run").exists()
 
 
+def test_errors_are_events_where_events_are_logged(terminal: Terminal) -> None:
+    done = terminal.explain("--method", "gradcamm", "--log-json")
+    assert done.code == 2
+    event = done.event("error")
+    assert event["exit_code"] == 2
+    assert "gradcam" in event["message"]
+
+
 def test_labels_out_of_range(terminal: Terminal) -> None:
     np.savez(terminal.folder / "some.npz", images=np.zeros((2, 16, 16, 3), np.uint8), labels=[3, 4])
     said = terminal.explain("--target", "label", images="some.npz").refusal()
@@ -273,7 +281,7 @@ def test_words_that_have_no_meaning(terminal: Terminal, arguments: list[str], wo
 
 
 def test_lists_of_nothing_known(terminal: Terminal) -> None:
-    assert terminal.here("list", "nonsense").refusal() == "There is no list of 'nonsense'; choose methods or models."
+    assert terminal.here("list", "nonsense").refusal() == "There is no list of 'nonsense'; choose methods, metrics or models."
 
 
 @pytest.mark.parametrize(

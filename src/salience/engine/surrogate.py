@@ -91,4 +91,5 @@ def _root(cells: int, reach: float) -> Tensor:
     x = torch.arange(cells, dtype=torch.float64)
     kernel = torch.exp(-((x[:, None] - x) ** 2) / (2 * reach**2))
     values, vectors = torch.linalg.eigh(kernel)
-    return vectors * values.clamp_min(0).sqrt() @ vectors.T
+    root: Tensor = vectors * values.clamp_min(0).sqrt() @ vectors.T
+    return root

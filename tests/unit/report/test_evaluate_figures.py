@@ -22,7 +22,7 @@ from salience.engine.masked import falling_ranks, tie_order
 from salience.errors import RunError
 from salience.report import write_report
 from salience.report.trust import masks
-from salience.report.trust.boards import draw, value_text
+from salience.report.trust.boards import boards, draw, value_text
 from salience.report.trust.curves import means, sweeps
 from salience.report.trust.drill import worst_label
 from salience.report.trust.figures import Band, Box, Point, area, axis, plane, slopes, trace
@@ -330,3 +330,13 @@ def test_a_method_below_a_baseline_has_no_trust() -> None:
 def test_nothing_scored() -> None:
     assert verdict(of({"random": (0.6, 0.9)}, BLIND), "net", ["blur"]).title == "Only baselines were scored on net"
     assert verdict(of({"random": (0.6, 0.9)}, BLIND), "other", []).setting is None
+
+
+def test_several_seeds_are_told() -> None:
+    scores = of({"rise": (0.9, 0.8), "rise, seed 1": (0.9, 0.6), "random": (0.3, 0.9)}, BLIND)
+    seeded = replace(scores, repeats={"rise": ("rise, seed 1",)})
+    (board, *_) = boards(seeded, "net", [s.metric for s in seeded.settings], ["blur"], [0.0])
+    rows = {r.name: r for r in board.rows}
+    assert set(rows) == {"rise", "random"}
+    assert rows["rise"].seeds.startswith("2 seeds, standard deviation between them 0.1")
+    assert rows["random"].seeds == ""

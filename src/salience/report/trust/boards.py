@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from salience.report import words
 from salience.report.trust.figures import CHARACTER, LEVELS, Axis, Box, Plane, Point, axis, plane
@@ -29,6 +30,7 @@ class Row:
     text: str
     reach: str
     n: int
+    seeds: str
 
 
 @dataclass(frozen=True)
@@ -134,12 +136,19 @@ def _board(scores: Scores, s: Setting, metric: int, background: int | None, smoo
                 value_text(r["mean"]),
                 f"[{value_text(r['low'])}, {value_text(r['high'])}]",
                 r["n"],
+                _seeds(r),
             )
             for r in rows
         ),
         n=rows[0]["n"],
         note="; ".join(rows[0]["notes"]),
     )
+
+
+def _seeds(row: Mapping[str, Any]) -> str:
+    """Return whose mean a number is where that is several seeds, and how far they lie apart."""
+    between = row["between_seeds"]
+    return "" if between is None else f"{row['seeds']} seeds, standard deviation between them {value_text(between)}"
 
 
 # ---------------------------------------------------------------------- the plane

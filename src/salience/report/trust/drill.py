@@ -287,9 +287,10 @@ def lanes(scores: Scores, run: Run, model: str) -> list[Lane]:
     recipes = {run.info["recipes"][r]["identity"]: r for r in run.info["current"]}
     table = scores.table
     present = set(table.filter(pc.equal(table["model"], model))["method"].unique().to_pylist())
+    again = {name for others in scores.repeats.values() for name in others}
     found = []
     for name, about in scores.methods.items():
-        if name not in present:
+        if name not in present or name in again:
             continue
         identity = str(about.get("maps", ""))
         shared = identity.startswith("class-agnostic:")

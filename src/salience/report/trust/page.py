@@ -75,6 +75,7 @@ def render_scores(scores: Scores, bundles: Bundles) -> str:
         smooths=[(i, "not blurred" if not s else f"blurred by {s:g} px") for i, s in enumerate(choices.smooths)],
         curve_options=list(enumerate(curve_options(found))),
         rank_overs=list(dict.fromkeys((v.key[0], v.over) for p in parts for v in p.ranks)),
+        seeded=[m for m, others in scores.repeats.items() if others],
         alarms=alarms(scores),
         several=len(parts) > 1,
         shown_images=[len(d["entries"]) for d in drills],

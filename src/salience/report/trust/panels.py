@@ -50,12 +50,14 @@ def panels(
 ) -> dict[str, list[PanelsView]]:
     """Return the panels of each model: every sweep of ``found`` under every background and smoothing."""
     options = curve_options(found)
+    again = {name for others in scores.repeats.values() for name in others}
+    names = [m for m in scores.methods if m not in again]  # of several seeds, the first one's curves are shown
     out: dict[str, list[PanelsView]] = {}
     for sweep, rows in found.items():
         option = options.index(_text(sweep, found))
         for b, background in enumerate(backgrounds):
             for s, smooth in enumerate(smooths):
-                curves = means(rows, background, smooth, list(scores.methods), scores.groups)
+                curves = means(rows, background, smooth, names, scores.groups)
                 if curves is not None:
                     view = _view(scores, f"{option}.{b}.{s}", options[option], sweep, curves)
                     out.setdefault(sweep.model, []).append(view)
