@@ -104,7 +104,8 @@ def print_methods(rows: list[dict[str, Any]]) -> None:
         if row["settings"]:
             traits.append(row["settings"].replace(", ", ":"))
         table.add_row(Text(row["method"], style="bold"), row["summary"])
-        table.add_row("", Text(f"{', '.join(traits)}; {row['reference']}", style="dim"))
+        table.add_row("", Text(row["reference"], style="dim"))
+        table.add_row("", Text(", ".join(traits), style="dim"))
     console.print(table, highlight=False, markup=False)
     console.print(
         "\nSettings follow the name: --method gradient,ig:steps=64:baseline=blur", highlight=False, markup=False

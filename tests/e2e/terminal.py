@@ -113,7 +113,12 @@ class Done:
         assert self.code == 2, (self.code, self.out, self.err)
         assert self.out == ""
         assert "Traceback" not in self.err
-        (line,) = [line for line in self.err.splitlines() if not line.startswith("salience: note:")]
+        (line,) = [x for x in self.err.splitlines() if not x.startswith(("salience: note:", '{"event": "note"'))]
+        if line.startswith("{"):
+            event = json.loads(line)
+            assert event["event"] == "error"
+            assert event["exit_code"] == self.code
+            return str(event["message"])
         assert line.startswith("salience: ")
         return line.removeprefix("salience: ")
 
