@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+
+# Workers run side by side: with several threads each, they wait for one another more than they compute. It must be
+# said before torch is imported, and the processes that tests start are told so too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""Does a smooth, coarse mask buy soundness, and does that outlast equal smoothing? The paper's ablation, and its control.
+"""Does a smooth, coarse mask buy soundness, and does that outlast equal smoothing? The ablation, with a control.
 
-    python experiments/complete_and_sound/replication.py cifar.npz --model resnet20.toml --images 100 --out runs/mask-grid
+    python experiments/complete_and_sound/replication.py cifar.npz --model resnet20.toml --images 100 --out runs/grid
 
 Masks are fitted for every label on the published grid, scale 1 and 4 by tv 0 and 0.01, and scored by completeness and
 soundness with all maps blurred alike by 0, 2, 4 and 8 pixels. Images are spread evenly over the source; backgrounds

@@ -337,7 +337,9 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="For ties, baselines, backgrounds and methods that draw.")] = 0,
     seeds: Annotated[
         int,
-        typer.Option(min=1, help="Make the maps of methods that draw with so many seeds, and tell the spread; 3 is good."),
+        typer.Option(
+            min=1, help="Make the maps of methods that draw with so many seeds, and tell the spread; 3 is good."
+        ),
     ] = 1,
     card: Card = None,
     rate: Rate = None,

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -15,6 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from salience.data.base import ImageRef, ImageSource
@@ -41,6 +43,7 @@ from salience.metrics.scoring import (
     Candidate,
     Found,
     Scorer,
+    StoredCurves,
     Task,
     baseline_candidate,
     class_agnostic,
@@ -282,6 +285,43 @@ def _of_run(run: Run, classifier: Classifier) -> list[tuple[str, MapReader]]:
 # ---------------------------------------------------------------------- the work
 
 
+@dataclass(frozen=True)
+class _Work:
+    """Images that lack the same tasks; those in ``read`` are made of curves that are stored already."""
+
+    refs: list[ImageRef]
+    tasks: tuple[Task, ...]
+    read: frozenset[str]
+
+
+class _Stored:
+    """The curves of earlier calls."""
+
+    def __init__(self, scorer: Scorer, curves: pa.Table) -> None:
+        self._curves = curves
+        first = curves.filter(pc.equal(curves["position"], 0))
+        self._known = set(zip(first["recipe"].to_pylist(), first["image_id"].to_pylist(), strict=True))
+        self._needs = {t.id: tuple(scorer.curves_of(t).values()) for t in scorer.tasks} if self._known else {}
+
+    def enough(self, image_id: str, tasks: Sequence[Task], done: Set[str]) -> frozenset[str]:
+        """Return the ids of the tasks that need no model: all their curves of an image are finished and stored."""
+        needs = ((t.id, self._needs.get(t.id, ())) for t in tasks)
+        return frozenset(
+            task
+            for task, recipes in needs
+            if recipes and all(r in done and (r, image_id) in self._known for r in recipes)
+        )
+
+    def read(self, image_ids: Sequence[str]) -> StoredCurves:
+        """Return the curves of images."""
+        rows = self._curves.filter(pc.is_in(self._curves["image_id"], pa.array(list(image_ids), pa.string())))
+        out: dict[tuple[str, str], dict[int, list[float]]] = {}
+        columns = (rows[c].to_pylist() for c in ("recipe", "image_id", "position", "values"))
+        for recipe, image_id, position, values in zip(*columns, strict=True):
+            out.setdefault((recipe, image_id), {})[position] = values
+        return out
+
+
 @dataclass
 class _Evaluation:
     """Scores what is missing in a run directory, unit by unit."""
@@ -356,13 +396,13 @@ class _Evaluation:
 
     # ------------------------------------------------------------------ what to do
 
-    def _missing(self) -> list[tuple[list[ImageRef], tuple[Task, ...]]]:
-        """Group the images by the tasks they lack."""
+    def _missing(self) -> list[_Work]:
+        """Group the images by the tasks they lack, and by those of them that stored curves are enough for."""
         run = open_run(self.folder)
+        self._stored = _Stored(self.scorer, run.table("curves"))
         contents = {r["image_id"]: r for r in run.parts("contents").to_pylist()}
         finished = run.finished(STAGE)
-        groups: dict[tuple[str, ...], list[ImageRef]] = {}
-        by_ids: dict[tuple[str, ...], tuple[Task, ...]] = {}
+        groups: dict[tuple[tuple[str, ...], frozenset[str]], _Work] = {}
         for ref in self.source.refs:
             if ref.image_id in self.skipped:
                 continue
@@ -373,9 +413,9 @@ class _Evaluation:
             lacking = tuple(t for t in self.scorer.tasks if t.id not in done)
             if lacking:
                 ids = tuple(t.id for t in lacking)
-                by_ids[ids] = lacking
-                groups.setdefault(ids, []).append(ref)
-        return [(refs, by_ids[ids]) for ids, refs in groups.items()]
+                read = self._stored.enough(ref.image_id, lacking, done)
+                groups.setdefault((ids, read), _Work([], lacking, read)).refs.append(ref)
+        return list(groups.values())
 
     def _content(self, ref: ImageRef, before: Mapping[str, Any] | None) -> str | None:
         """Return the image's content hash, reading it again only if it may have changed."""
@@ -391,12 +431,12 @@ class _Evaluation:
 
     # ------------------------------------------------------------------ doing it
 
-    def _work(self, writer: RunWriter, work: Sequence[tuple[list[ImageRef], tuple[Task, ...]]]) -> None:
+    def _work(self, writer: RunWriter, work: Sequence[_Work]) -> None:
         begin = time.perf_counter()
         s, name = self.scorer, self.scorer.classifier.name
-        costs = [s.rows(tasks) for _, tasks in work]
-        images = sum(len(refs) for refs, _ in work)
-        self._total = sum(len(refs) * cost for (refs, _), cost in zip(work, costs, strict=True))
+        costs = [s.rows([t for t in group.tasks if t.id not in group.read]) for group in work]
+        images = sum(len(group.refs) for group in work)
+        self._total = sum(len(group.refs) * cost for group, cost in zip(work, costs, strict=True))
         self._spent = self._done = self._failures = 0
         self._images, self._begin = images, begin
         reused = len(self.source) - images
@@ -418,13 +458,14 @@ class _Evaluation:
         workers = max(1, min(8, os.cpu_count() or 1))
         with ExitStack() as stack:
             self._decoders = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="decode"))
-            for (refs, tasks), cost in zip(work, costs, strict=True):
+            for group, cost in zip(work, costs, strict=True):
                 size = self.settings.unit_images or self._unit_images(cost)
-                for at in range(0, len(refs), size):
-                    unit_name = _unit_name(refs[at : at + size], tasks)
+                for at in range(0, len(group.refs), size):
+                    some = replace(group, refs=group.refs[at : at + size])
+                    unit_name = _unit_name(some)
                     if account is not None:
                         account.begin(unit_name)
-                    unit, rows = self._unit(writer, refs[at : at + size], tasks)
+                    unit, rows = self._unit(writer, some)
                     writer.commit_stage(unit)
                     if account is not None:
                         account.committed(unit_name)
@@ -446,13 +487,13 @@ class _Evaluation:
         h, w = self.scorer.size
         return max(1, min(UNIT_CALLS // max(1, cost), UNIT_BYTES // (12 * h * w), UNIT_IMAGES))
 
-    def _unit(self, writer: RunWriter, refs: Sequence[ImageRef], tasks: tuple[Task, ...]) -> tuple[StageUnit, int]:
+    def _unit(self, writer: RunWriter, work: _Work) -> tuple[StageUnit, int]:
         """Score the images of a unit; with smaller batches where memory runs out."""
         while True:
             spent = self._spent
             try:
                 with running(self.scorer.classifier, self.plan):
-                    return self._try(refs, tasks)
+                    return self._try(work)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -466,13 +507,13 @@ class _Evaluation:
                 if self.scorer.classifier.device.type == "cuda":
                     torch.cuda.empty_cache()
 
-    def _try(self, refs: Sequence[ImageRef], tasks: tuple[Task, ...]) -> tuple[StageUnit, int]:
+    def _try(self, work: _Work) -> tuple[StageUnit, int]:
         begin = time.perf_counter()
         s, name = self.scorer, self.scorer.classifier.name
         packer = Packer(s.classifier, self.plan, self._on_rows)
         failures: list[FailureRow] = []
         loaded: list[tuple[Content, LoadedImage, Sequence[Any]]] = []
-        for ref, image in zip(refs, self._decoders.map(self._load, refs), strict=True):
+        for ref, image in zip(work.refs, self._decoders.map(self._load, work.refs), strict=True):
             if isinstance(image, tuple):
                 loaded.append((*image, ref.boxes))
             else:
@@ -486,7 +527,8 @@ class _Evaluation:
             message = "The model's output for this image is not finite (NaN or infinite)."
             failure = Failure(picture.image_id, "model", message, name)
             failures.append(FailureRow(failure, None, picture.content.content_hash))
-        found: Found = s.score(packer, whole, tasks)
+        stored = self._stored.read([p.image_id for p in whole]) if work.read else None
+        found: Found = s.score(packer, whole, work.tasks, stored, work.read)
         keys = {p.image_id: p.content.content_hash for p in whole}
         for image_id, method, task, kind, message in found.failures:
             failures.append(FailureRow(Failure(image_id, kind, message, name, method), task, keys[image_id]))
@@ -496,7 +538,7 @@ class _Evaluation:
         unit = StageUnit(
             STAGE,
             name,
-            tuple(t.id for t in tasks),
+            tuple(t.id for t in work.tasks),
             [p.content for p in pictures],
             {"scores": found.scores, "curves": found.curves},
             failures,
@@ -524,9 +566,9 @@ class _Evaluation:
         self.listen(Progress(self.scorer.classifier.name, self._done, self._images, share, rate, eta))
 
 
-def _unit_name(refs: Sequence[ImageRef], tasks: tuple[Task, ...]) -> str:
+def _unit_name(work: _Work) -> str:
     """Name a unit by what is in it: begun again after a kill, it finds the answers that were paid for."""
-    what = ([t.id for t in tasks], [ref.image_id for ref in refs])
+    what = ([t.id for t in work.tasks], [ref.image_id for ref in work.refs])
     return f"{STAGE}.{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}"
 
 

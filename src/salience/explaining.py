@@ -107,7 +107,9 @@ def prepare(
     """
     chosen = () if allow_none and not methods else _choose(methods, dict(options or {}), budget)
     classes = classifier.num_classes
-    request = Request(chosen, parse_target(target, classifier.class_names), None if output is None else check_output(output), seed)
+    request = Request(
+        chosen, parse_target(target, classifier.class_names), None if output is None else check_output(output), seed
+    )
     source.check(classifier.preprocessing)
     labels = resolve_labels(source.refs, source.label_names, classifier.classes, classes, titles=source.titles)
     if request.target.kind == "label" and all(v is None for v in labels.values):

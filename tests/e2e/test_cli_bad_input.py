@@ -281,7 +281,8 @@ def test_words_that_have_no_meaning(terminal: Terminal, arguments: list[str], wo
 
 
 def test_lists_of_nothing_known(terminal: Terminal) -> None:
-    assert terminal.here("list", "nonsense").refusal() == "There is no list of 'nonsense'; choose methods, metrics or models."
+    said = terminal.here("list", "nonsense").refusal()
+    assert said == "There is no list of 'nonsense'; choose methods, metrics or models."
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """What the best mask of a class can do: the largest probability that it brings a wrong label to.
 
-A class of masks is all ``M = up(u)`` with u in [0, 1] on a grid, of which the mean and the roughness are bounded. Any u
-is brought into the class by one factor, so every mask that is tried counts, and what is found is a lower bound on what
-the class can do. With gradients, u = sigmoid(w) is fitted by Adam to -log p; without, it is evolved. Sums are taken mask
-by mask and in a fixed order: what is found for an image does not depend on the images beside it.
+A class of masks is all ``M = up(u)`` with u in [0, 1] on a grid, of which the mean and the roughness are bounded. Any
+u is brought into the class by one factor, so every mask that is tried counts, and what is found is a lower bound on
+what the class can do. With gradients, u = sigmoid(w) is fitted by Adam to -log p; without, it is evolved. Sums are
+taken mask by mask: what is found for an image does not depend on the images beside it.
 """
 
 from __future__ import annotations

@@ -351,9 +351,7 @@ class Runner:
         for row, (ref, image) in enumerate(ready):
             content = self._content_of(ref, image)
             if usable[row]:
-                unit.images.append(
-                    ImageResult(**vars(content), logits=host.logits[row])
-                )
+                unit.images.append(ImageResult(**vars(content), logits=host.logits[row]))
             else:
                 unit.unanswered.append(content)
                 message = "The model's output for this image is not finite (NaN or infinite)."
@@ -463,7 +461,7 @@ def choose_unit_images(plan: Plan, map_bytes: int, calls: Calls) -> int:
     """Return a multiple of the batch that keeps a unit's maps near 64 MiB and its model calls near 4096."""
     by_bytes = UNIT_BYTES // max(1, map_bytes)
     by_calls = UNIT_CALLS // max(1, calls.forward + calls.backward)
-    if by_calls < plan.batch:  # so much work an image that batches are filled by its own passes
+    if by_calls < plan.batch // 4:  # so much work an image that batches are filled by its own passes
         return max(1, by_calls)
     images = max(1, min(by_bytes, by_calls, UNIT_IMAGES))
     return max(plan.batch, images // plan.batch * plan.batch)

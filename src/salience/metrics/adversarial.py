@@ -1,8 +1,8 @@
 """How much of what an adversary could do with masks a method's maps of wrong labels do.
 
 Some models see any label in some part of some image: then no method can be sound in every mask. The search of
-:mod:`salience.engine.adversary` finds how far masks of a class (their grid, area and roughness) take a wrong label; that
-is the model's own unsoundness for the class. A method's map, put into the same class, is read against it.
+:mod:`salience.engine.adversary` finds how far masks of a class (their grid, area and roughness) take a wrong label:
+the model's own unsoundness for the class. A method's map, put into the same class, is read against it.
 """
 
 from __future__ import annotations
@@ -173,9 +173,7 @@ class AdversarialSoundness(_Adversarial):
         size = (seen.pixels.shape[1], seen.pixels.shape[2])
         shapes = self._shapes(seen, masks.grid(size))  # (T - 1) * points of (h, w)
         enlarge = masks.enlarging(size, shapes)
-        behind = fixed_background(
-            self.background, packer.classifier, seen.pixels[None], [seen.image_id], seen.seed
-        )
+        behind = fixed_background(self.background, packer.classifier, seen.pixels[None], [seen.image_id], seen.seed)
         change = seen.pixels - behind
         found: list[Tensor] = []
         column = torch.arange(1, len(seen.labels), device=shapes.device).repeat_interleave(self.points)

@@ -83,9 +83,7 @@ def other_images(images: Tensor, image_ids: Sequence[str], seed: int, draw: int,
     return pool.images[rows].to(images.device, images.dtype).div_(255)
 
 
-def fixed_background(
-    name: str, classifier: Classifier, images: Tensor, image_ids: Sequence[str], seed: int
-) -> Tensor:
+def fixed_background(name: str, classifier: Classifier, images: Tensor, image_ids: Sequence[str], seed: int) -> Tensor:
     """Return one of the :data:`FIXED` backgrounds of images (N, 3, H, W), in that shape."""
     made = Background(name, name).replacement(classifier, images, image_ids, seed, 0, None)
     assert isinstance(made, Fixed)  # the names say so

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -52,6 +52,8 @@ from salience.store.unit import Content
 _RANKED_BYTES = 128 * 2**20
 
 Columns = dict[str, list[Any]]
+StoredCurves = Mapping[tuple[str, str], Mapping[int, Sequence[float]]]
+"""Values along curves that are stored already: by recipe and image, then by position of the label."""
 
 
 # ---------------------------------------------------------------------- what is scored
@@ -234,8 +236,9 @@ class Scorer:
             "background": None if background is None else background.label,
             "smooth": smooth,
         }
+        decides: dict[str, Any]
         if isinstance(metric, Need):
-            shown["curve"], decides = metric.order, vars(metric)
+            shown["curve"], decides = metric.order, {"curve": vars(metric)}  # under a key of its own: it has labels too
             drawn = False
         else:
             item = self.metrics[metric]
@@ -257,6 +260,23 @@ class Scorer:
         }
         identity = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()[:16]
         return Task(identity, c, metric, b, smooth, shown)
+
+    def curves_of(self, task: Task) -> dict[Need, str]:
+        """Return the curves that a score is made of, and the ids under which they are stored; none for other scores."""
+        if not isinstance(task.metric, int) or task.background is None:
+            return {}
+        metric = self.metrics[task.metric].metric
+        assert isinstance(metric, CurveMetric)  # only these have a background
+        where = (task.candidate, task.background, task.smooth)
+        return {n: self._curve_ids[(*where, n.order, n.output, n.step)] for n in metric.needs(self.size)}
+
+    @cached_property
+    def _curve_ids(self) -> dict[tuple[Any, ...], str]:
+        return {
+            (t.candidate, t.background, t.smooth, t.metric.order, t.metric.output, t.metric.step): t.id
+            for t in self.tasks
+            if isinstance(t.metric, Need)
+        }
 
     # ------------------------------------------------------------------ sizes
 
@@ -311,22 +331,32 @@ class Scorer:
 
     # ------------------------------------------------------------------ scoring
 
-    def score(self, packer: Packer, pictures: Sequence[Picture], tasks: Sequence[Task]) -> Found:
-        """Score pictures for ``tasks``."""
+    def score(
+        self,
+        packer: Packer,
+        pictures: Sequence[Picture],
+        tasks: Sequence[Task],
+        stored: StoredCurves | None = None,
+        read: frozenset[str] = frozenset(),
+    ) -> Found:
+        """Score pictures for ``tasks``; those whose ids are in ``read`` are made of ``stored`` curves."""
         found = Found()
         if not pictures:
             return found
-        desk = _Desk(self, packer, pictures, found)
-        finish = [desk.begin(group) for group in self._groups(tasks)]
+        desk = _Desk(self, packer, pictures, found, stored or {})
+        finish = [desk.begin(group) for group in self._groups(tasks, read)]
         desk.packer.flush()
         for end in finish:
             end()
         return found
 
-    def _groups(self, tasks: Sequence[Task]) -> list[_Group]:
+    def _groups(self, tasks: Sequence[Task], read: frozenset[str] = frozenset()) -> list[_Group]:
         groups: dict[tuple[int, float], _Group] = {}
         for task in tasks:
             group = groups.setdefault((task.candidate, task.smooth), _Group(task.candidate, task.smooth))
+            if task.id in read:
+                group.read.append(task)
+                continue
             group.first = group.first or task.id
             if isinstance(task.metric, Need):
                 group.stored.append(task)
@@ -366,7 +396,10 @@ class Scorer:
 
 @dataclass
 class _Group:
-    """The tasks of one candidate under one smoothing: map and probe metrics by position, curves by background."""
+    """The tasks of one candidate under one smoothing: map and probe metrics by position, curves by background.
+
+    Those in ``read`` are made of curves that are stored already.
+    """
 
     candidate: int
     smooth: float
@@ -376,6 +409,7 @@ class _Group:
     remakes: dict[int, str] = field(default_factory=dict)
     curves: list[Task] = field(default_factory=list)
     stored: list[Task] = field(default_factory=list)
+    read: list[Task] = field(default_factory=list)
     needs: dict[int, list[Need]] = field(default_factory=dict)
 
 
@@ -400,8 +434,11 @@ class _Remake:
 class _Desk:
     """The pictures of one unit, with what all methods share: label sets, orders of ties, backgrounds, blank answers."""
 
-    def __init__(self, scorer: Scorer, packer: Packer, pictures: Sequence[Picture], found: Found) -> None:
+    def __init__(
+        self, scorer: Scorer, packer: Packer, pictures: Sequence[Picture], found: Found, stored: StoredCurves
+    ) -> None:
         self.scorer, self.packer, self.pictures, self.found = scorer, packer, pictures, found
+        self.stored = stored
         self.ids = [p.image_id for p in pictures]
         self.images = torch.stack([p.pixels for p in pictures])
         self.labels = torch.stack([p.labels for p in pictures])
@@ -460,8 +497,8 @@ class _Desk:
         for b, needs in group.needs.items():
             for output in {n.output for n in needs}:
                 self.blank(b, output)
-        pending: list[Callable[[], None]] = []
-        for i, picture in enumerate(self.pictures):
+        pending: list[Callable[[], None]] = [partial(self._reread, group, task) for task in group.read]
+        for i, picture in enumerate(self.pictures if group.first else ()):
             values = self._maps(candidate, picture, group)
             if values is None:
                 continue
@@ -589,6 +626,27 @@ class _Desk:
             if task.background == b:
                 assert isinstance(task.metric, Need)
                 self._put_curve(task.id, group, task.metric, b, curves, whole)
+
+    def _reread(self, group: _Group, task: Task) -> None:
+        """Score a metric off stored curves."""
+        assert isinstance(task.metric, int)
+        metric, size = self.scorer.metrics[task.metric].metric, self.scorer.size
+        assert isinstance(metric, CurveMetric)
+        pixels = size[0] * size[1]
+        recipes = self.scorer.curves_of(task)
+        clean = answers(self.logits, self.labels, tuple({n.output for n in recipes}))
+        values: dict[tuple[Order, Output], Tensor] = {}
+        for need, recipe in recipes.items():
+            shape = (*self.labels.shape, len(need.counts(pixels)))
+            found = torch.full(shape, float("nan"), dtype=torch.float64)
+            for i, image_id in enumerate(self.ids):
+                for position, curve in self.stored[recipe, image_id].items():
+                    found[i, position] = torch.tensor(curve, dtype=torch.float64)
+            values[need.order, need.output] = found.to(self.labels.device)
+        counts = {need.order: need.counts(pixels) for need in recipes}
+        scores = metric.score(Curves(clean, values, counts, pixels), size).cpu()
+        for i, picture in enumerate(self.pictures):
+            self._put(task.id, group, task.metric, task.background, picture, scores[i])
 
     def _assemble(self, b: int, record: Record, mapped: Tensor) -> Curves:
         """Put the ends, which all maps of an image share, to the points between."""

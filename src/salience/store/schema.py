@@ -95,7 +95,7 @@ STAGES: dict[str, dict[str, pa.Schema]] = {
             ("curve", _S, "keep: the most salient pixels stay, the others go; delete: the most salient go"),
             ("output", _S, "restricted (softmax over the label set), full (over all classes) or top (1 if it leads)"),
             ("fractions", pa.list_(_F32), "shares of pixels that stay (keep) or go (delete)"),
-            ("values", pa.list_(_F32), "the output there"),
+            ("values", pa.list_(_F64), "the output there: exact, so that other metrics can be read off it later"),
         ),
     },
 }

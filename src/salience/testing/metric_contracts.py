@@ -249,7 +249,7 @@ def check_nan_is_a_failure(metric: str) -> None:
 
 
 def check_nan_answers_are_failures(metric: str) -> None:
-    """Where the model answers the metric's own questions with no number, there is a failure or a score, never nothing."""
+    """Where the model answers the metric's questions with no number, there is a failure or a score, never nothing."""
     with _written() as (folder, names):
         maps = [corner_maps("own", names)]
         healthy = _score(metric, folder, names, maps)

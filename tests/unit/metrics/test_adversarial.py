@@ -159,7 +159,10 @@ def test_methods_are_read_against_what_the_model_allows() -> None:
         corner_classifier(),
         corner_images(4),
         maps=maps,
-        metrics=["adversarial-soundness:background=black:area=0.0625", "adversarial-reach:background=black:area=0.0625"],
+        metrics=[
+            "adversarial-soundness:background=black:area=0.0625",
+            "adversarial-reach:background=black:area=0.0625",
+        ],
         labels="all",
         settings=HOW,
     )

@@ -244,6 +244,26 @@ def test_another_metric_computes_only_what_is_missing(tmp_path: Path) -> None:
     assert {r["metric"] for r in less.table.to_pylist()} == {"entropy"}  # the table is about the last call
 
 
+def test_a_metric_of_curves_that_are_stored_asks_the_model_nothing_about_masks(tmp_path: Path) -> None:
+    """All that is asked again is the whole image; values are the bytes of a run that asked for all at once."""
+    two = ["complete-sound:points=4", "srg:points=4"]
+    methods_run(tmp_path, "run", metrics=two)
+    events = []
+    every = [*two, "insertion:points=4", "deletion:points=4", "completeness:points=4:eps=0.2", "gini"]
+    more = methods_run(tmp_path, "run", metrics=every, listen=events.append)
+    (done,) = [e for e in events if getattr(e, "verb", "") == "score" and e.kind == "finished"]
+    assert (done.computed, done.forward_calls) == (5, 5)
+    whole = methods_run(tmp_path, "whole", metrics=every)
+    assert more.ranking() == whole.ranking()
+    order = [("recipe", "ascending"), ("image_id", "ascending"), ("position", "ascending")]
+    assert more.table.sort_by(order).equals(whole.table.sort_by(order))
+
+    finer = [*every, "insertion:points=8"]
+    methods_run(tmp_path, "run", metrics=finer, listen=events.append)
+    (_, done) = [e for e in events if getattr(e, "verb", "") == "score" and e.kind == "finished"]
+    assert done.forward_calls > 5  # other points: a sweep of their own
+
+
 def test_a_run_in_memory_equals_one_on_disk(tmp_path: Path) -> None:
     on_disk = methods_run(tmp_path, "run")
     in_memory = evaluate(
