@@ -339,7 +339,8 @@ def explain(
     # fills batches by itself.
     long = any(isinstance(item.method, (DescentMethod, QueryMethod)) for item in _choose(names, settings, None))
     few = min(8, 1 << (len(source) - 1).bit_length()) if len(source) <= 32 and not long else None
-    how = RunSettings(batch=batch_size or few, memory_format="channels_last" if few else None)
+    given = few or (batch_size is not None and len(source) <= 32)
+    how = RunSettings(batch=batch_size or few, memory_format="channels_last" if given else None)
     job = prepare(
         classifier,
         source,

@@ -167,7 +167,7 @@ def test_a_server_that_fails_stops_the_run_and_the_same_command_carries_on(remot
     server.switch(fail=10**6)
     said = remote.here(*command(server.url))
     assert said.code == 2
-    assert f"salience: {server.url} gave no answer in 2 attempts" in said.err
+    assert f"{server.url} gave no answer in 2 attempts" in said.err
     assert "status 503" in said.err
     server.switch()
     assert remote.here(*command(server.url)).code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import fcntl
 import os
 import signal
@@ -92,8 +93,12 @@ def test_interrupted(many: Terminal, how: signal.Signals) -> None:
     code, err = stop_in_the_middle(many, how)
     assert code == 130
     assert "Traceback" not in err
-    told = [line for line in err.splitlines() if not line.startswith("{")]
-    assert told == ["salience: interrupted. Finished work is kept in run; run the same command again to carry on."]
+    told = json.loads(err.splitlines()[-1])
+    assert told == {
+        "event": "error",
+        "message": "interrupted. Finished work is kept in run; run the same command again to carry on.",
+        "exit_code": 130,
+    }
     assert salience.open_run(many.folder / "run").info["status"] == "interrupted"
     resume_and_compare(many)
 
@@ -105,7 +110,7 @@ def test_interrupted_before_anything_was_computed(many: Terminal, monkeypatch: p
     monkeypatch.setattr("salience.explaining.prepare", interrupt)
     done = many.here(*MANY, "--out", "run")
     assert done.code == 130
-    assert done.err == "salience: interrupted before anything was computed.\n"
+    assert done.event("error")["message"] == "interrupted before anything was computed."
     assert not (many.folder / "run").exists()
 
 
@@ -143,8 +148,8 @@ def test_a_full_disk(many: Terminal) -> None:
     try:
         full = many.here(*MANY, "--out", "disk/run")
         assert full.code == 2
-        (said,) = [line for line in full.err.splitlines() if not line.startswith("{")]
-        assert said.startswith("salience: No space is left for disk/run/")
+        said = full.event("error")["message"]
+        assert said.startswith("No space is left for disk/run/")
         assert said.endswith("Everything finished before is kept: free some space and run the same command again.")
         done = len(salience.open_run(disk / "run").units())
         assert done >= 1

@@ -221,7 +221,9 @@ def test_deeplift_adds_up_with_inplace_residuals() -> None:
     images = f.pixels(3, 16)
     found = f.engine(classifier, images, ["captum:DeepLift"], target="class:1")
     black = f.logits(classifier, torch.zeros_like(images[0]))[1].item()
-    torch.testing.assert_close(found.maps[0].values.sum((1, 2, 3)), found.scores[:, 0] - black, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        found.maps[0].values.sum((1, 2, 3)), found.maps[0].scores[:, 0] - black, rtol=1e-9, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,8 @@ def test_every_map_is_its_formula(target: str, output: str) -> None:
         slopes = [f.gradient(classifier, image, c, output) for c in range(5)]
         for column, t in enumerate(wanted):
             rivals = [s for c, s in enumerate(slopes) if c != t]
-            torch.testing.assert_close(found.scores[i, column], f.scalar(output, z, t), rtol=1e-12, atol=1e-12)
             for form, maps in zip(forms, found.maps, strict=True):
+                torch.testing.assert_close(maps.scores[i, column], f.scalar(output, z, t), rtol=1e-12, atol=1e-12)
                 if form in f.OWN:
                     expected = f.own_map(form, slopes[t], image)
                 elif form in f.RIVAL:
