@@ -141,6 +141,12 @@ def _stop(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
+def _interrupted(out: Path) -> NoReturn:
+    if not (out / "run.json").exists():
+        _stop("interrupted before anything was computed.", INTERRUPTED)
+    _stop(f"interrupted. Finished work is kept in {out}; run the same command again to carry on.", INTERRUPTED)
+
+
 def _tell(kind: str, message: str, **more: int) -> None:
     """Say something on stderr: as a line of JSON among the events where those are asked for."""
     if _LOGS_JSON.get():
@@ -249,9 +255,7 @@ def explain(
             )
         page = _write_page(out) if report else None
     except KeyboardInterrupt:
-        if not (out / "run.json").exists():
-            _stop("interrupted before anything was computed.", INTERRUPTED)
-        _stop(f"interrupted. Finished work is kept in {out}; run the same command again to carry on.", INTERRUPTED)
+        _interrupted(out)
     _summarise(outcome, page, as_json=as_json or log_json)
     if outcome.failures:
         raise typer.Exit(FAILURES)
@@ -398,9 +402,7 @@ def evaluate(
         with busy("writing the page"):
             page = scores.report() if report else None
     except KeyboardInterrupt:
-        if not (out / "run.json").exists():
-            _stop("interrupted before anything was computed.", INTERRUPTED)
-        _stop(f"interrupted. Finished work is kept in {out}; run the same command again to carry on.", INTERRUPTED)
+        _interrupted(out)
     if as_json or log_json:
         typer.echo(json.dumps(score_record(scores, page)))
     else:

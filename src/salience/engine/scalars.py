@@ -48,6 +48,12 @@ def scores(output: Output, logits: Tensor, targets: Tensor) -> Tensor:
     return logprob if output == "logprob" else logprob.exp()
 
 
+def all_scores(output: Output, logits: Tensor) -> Tensor:
+    """Return the scalars (N, C) of every class."""
+    every = torch.arange(logits.shape[1], device=logits.device)
+    return scores(output, logits, every.expand(logits.shape))
+
+
 def cotangent(output: Output, logits: Tensor, weights: Tensor) -> Tensor:
     """Return d(sum_c weights_c S_c)/dz, shape (N, C), computed in float64 and returned in the logits' type."""
     if output == "logit":

@@ -58,9 +58,7 @@ class Surrogate:
 
     def fit(self) -> tuple[Tensor, Tensor]:
         """Return the mean weights in white coordinates (G, D, T), and the Cholesky factor of their precision."""
-        mean = self._sum / self.count
-        gram = self._gram - self.count * mean.unsqueeze(2) * mean.unsqueeze(1)
-        cross = self._cross - mean.unsqueeze(2) * self._answers.unsqueeze(1)
+        gram, cross = self._centred()
         scale = gram.diagonal(dim1=1, dim2=2).sum(1).view(-1, 1, 1) / self.count  # prior variance of an answer
         precision = gram + self.noise * scale * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
         factor = torch.linalg.cholesky(precision)
@@ -68,9 +66,7 @@ class Surrogate:
 
     def deviation(self, white: Tensor) -> Tensor:
         """Return the standard deviation (G, T) of what the model of weights ``white`` (G, D, T) leaves unexplained."""
-        mean = self._sum / self.count
-        cross = self._cross - mean.unsqueeze(2) * self._answers.unsqueeze(1)
-        gram = self._gram - self.count * mean.unsqueeze(2) * mean.unsqueeze(1)
+        gram, cross = self._centred()
         total = self._squares - self._answers.square() / self.count
         rest = total - 2 * (cross * white).sum(1) + (white * (gram @ white)).sum(1)
         found: Tensor = (rest / self.count).clamp_min(0).sqrt()
@@ -81,6 +77,12 @@ class Surrogate:
         groups, _, columns = white.shape
         found: Tensor = self._rows @ white.transpose(1, 2).reshape(groups, columns, *self.grid) @ self._columns.T
         return found
+
+    def _centred(self) -> tuple[Tensor, Tensor]:
+        """Return the sums about the means: of white masks with one another (G, D, D), and with answers (G, D, T)."""
+        mean = self._sum / self.count
+        gram = self._gram - self.count * mean.unsqueeze(2) * mean.unsqueeze(1)
+        return gram, self._cross - mean.unsqueeze(2) * self._answers.unsqueeze(1)
 
     def _whiten(self, masks: Tensor) -> Tensor:
         return (self._rows.T @ masks @ self._columns).flatten(2)

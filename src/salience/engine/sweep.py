@@ -16,7 +16,7 @@ from salience.engine.plan import Plan
 from salience.engine.points import Clean, Points
 from salience.engine.pool import Pool
 from salience.engine.queries import Found, QueryMethod, Scene, converse, group_size
-from salience.engine.scalars import Output, score, scores
+from salience.engine.scalars import Output, all_scores, score, scores
 from salience.engine.targets import Target
 from salience.errors import MethodError
 from salience.models.classifier import GRADIENTS, LAYERS, Classifier
@@ -379,7 +379,7 @@ class Sweep:
             targets=pad(clean.targets[rows], together),
             lead=pad(lead[rows], together),
             scores=pad(at_image[rows], together).float(),
-            every=pad(self._all_scores(output, clean.logits[rows]), together).float(),
+            every=pad(all_scores(output, clean.logits[rows]), together).float(),
             output=output,
         )
         with torch.no_grad():
@@ -400,10 +400,6 @@ class Sweep:
             found.diagnostics[f"{found.curve_of}@{queries}"] = figure[:real]
         return found
 
-    def _all_scores(self, output: Output, logits: Tensor) -> Tensor:
-        every = torch.arange(logits.shape[1], device=logits.device)
-        return scores(output, logits, every.expand(logits.shape))
-
     def _ask(self, inputs: Tensor, rows: int) -> Tensor:
         self.calls.count(forward=rows)
         return call_model(self.classifier, inputs.contiguous(memory_format=self.plan.torch_format))
@@ -423,8 +419,7 @@ class _Scalars(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         self._calls.count(forward=len(images))
         logits = self._classifier.logits(images.contiguous(memory_format=self._plan.torch_format))
-        every = torch.arange(logits.shape[1], device=logits.device)
-        return scores(self._output, logits, every.expand(logits.shape))
+        return all_scores(self._output, logits)
 
 
 def _point_method(method: Method) -> PointMethod:

@@ -114,9 +114,11 @@ class Evolve(Asking):
         yield from _ask(belief, (stream.uniform(first, *grid) < 0.5).to(torch.float32), scene)
         if self.mode == "snes":
             return (yield from self._snes(belief, stream, rounds, scene))
+        rows = torch.arange(len(scene.images), device=scene.device)
         for pairs in rounds:
-            early.append((belief.count, self._lead(belief, scene)))
-            yield from _ask(belief, self._draw(belief, stream, pairs, scene), scene)
+            mean, factor = belief.fit()
+            early.append((belief.count, belief.maps(mean).float()[rows, scene.lead]))
+            yield from _ask(belief, self._draw(belief, mean, factor, stream, pairs, scene), scene)
         maps = belief.maps(belief.fit()[0]).float()
         return Found(maps, curve=convergence(early, belief.count, maps, scene))
 
@@ -148,13 +150,10 @@ class Evolve(Asking):
         grid = trials.view(*trials.shape[:2], *like.shape[2:])
         return top(grid, torch.full(trials.shape[:2], area, device=trials.device))
 
-    def _lead(self, belief: Surrogate, scene: Scene) -> Tensor:
-        maps = belief.maps(belief.fit()[0]).float()
-        return maps[torch.arange(len(maps), device=maps.device), scene.lead]
-
-    def _draw(self, belief: Surrogate, stream: Stream, pairs: int, scene: Scene) -> Tensor:
+    def _draw(
+        self, belief: Surrogate, mean: Tensor, factor: Tensor, stream: Stream, pairs: int, scene: Scene
+    ) -> Tensor:
         """Draw rankings from the belief, and cut each at an area: masks (G, pairs, h, w)."""
-        mean, factor = belief.fit()
         groups, genes, _ = mean.shape
         rows = torch.arange(groups, device=mean.device)
         centre = mean[rows, :, scene.lead]
