@@ -32,7 +32,7 @@ from salience.engine.runner import UNIT_BYTES, UNIT_CALLS, UNIT_IMAGES
 from salience.engine.scalars import check_output
 from salience.engine.targets import Target, parse_target
 from salience.engine.tune import make_plan, running
-from salience.errors import ImagesError, MetricError, ModelError, RunError, SettingsError
+from salience.errors import MetricError, ModelError, RunError, SettingsError
 from salience.explaining import MapDtype, Outcome, RunSettings, answers_kept, explain_run
 from salience.methods.registry import parse_method
 from salience.metrics.backgrounds import parse_background
@@ -406,7 +406,9 @@ class _Evaluation:
         for ref in self.source.refs:
             if ref.image_id in self.skipped:
                 continue
-            content = self._content(ref, contents.get(ref.image_id))
+            row = contents.get(ref.image_id)
+            before = None if row is None else (str(row["content_hash"]), int(row["bytes"]), int(row["mtime_ns"]))
+            content = self.source.hash_since(ref, before)
             done: set[str] = set()
             for _, then, recipes in finished.get(ref.image_id, []):
                 done = done | recipes if then == content else done - recipes
@@ -416,18 +418,6 @@ class _Evaluation:
                 read = self._stored.enough(ref.image_id, lacking, done)
                 groups.setdefault((ids, read), _Work([], lacking, read)).refs.append(ref)
         return list(groups.values())
-
-    def _content(self, ref: ImageRef, before: Mapping[str, Any] | None) -> str | None:
-        """Return the image's content hash, reading it again only if it may have changed."""
-        if before is None:
-            return None
-        try:
-            size, changed = self.source.stamp(ref)
-            if changed and (size, changed) == (before["bytes"], before["mtime_ns"]):
-                return str(before["content_hash"])
-            return self.source.content_hash(ref)
-        except (OSError, ImagesError):
-            return None
 
     # ------------------------------------------------------------------ doing it
 

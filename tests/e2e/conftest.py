@@ -1,10 +1,14 @@
-"""A small model on a card, small pictures, and the command line in two ways: as a program, and in this process."""
+"""A small model on a card, small pictures, the command line in two ways (program, this process), and a browser."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from browsing import ARGUMENTS
 from terminal import Terminal, write_card, write_nets, write_pictures
 
 
@@ -17,3 +21,17 @@ def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     write_card(tmp_path / "card.toml")
     write_pictures(tmp_path / "pictures", {"ant": 4, "bee": 4, "cat": 4})
     return Terminal(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium."""
+    missing = "playwright is not installed (the extra 'dev' has it)"
+    playwright = pytest.importorskip("playwright.sync_api", reason=missing)
+    found = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
+    if found is None:
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as tool:
+        opened = tool.chromium.launch(executable_path=found, args=list(ARGUMENTS))
+        yield opened
+        opened.close()

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import check_axe, opening, until
 
 from evaluated_runs import HOSTILE, evaluated
 from salience.report import write_report
 from salience.scores import HEADLINE
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the extra 'dev' has it)")
-
 pytestmark = pytest.mark.browser
-
-ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    found = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
-    if found is None:
-        pytest.skip("no Chromium is installed")
-    with playwright.sync_playwright() as tool:
-        opened = tool.chromium.launch(executable_path=found, args=list(ARGUMENTS))
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -41,42 +26,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def visit(browser: Any, run: Path) -> Iterator[Callable[..., Any]]:
     """Open the run's page, and check at the end that nothing went wrong in its script."""
-    troubles: list[str] = []
-    contexts = []
+    with opening(browser) as opened:
 
-    def go(width: int = 1280, scheme: str = "light", inline_bytes: int = 8_000_000, hash: str = "") -> Any:  # noqa: A002
-        path = write_report(run, inline_bytes=inline_bytes)
-        context = browser.new_context(
-            viewport={"width": width, "height": 860}, color_scheme=scheme, reduced_motion="reduce", offline=True
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
-        page.goto(path.as_uri() + hash)
-        page.wait_for_selector(".stop canvas")
-        return page
+        def go(width: int = 1280, scheme: str = "light", inline_bytes: int = 8_000_000, hash: str = "") -> Any:  # noqa: A002
+            page = opened(write_report(run, inline_bytes=inline_bytes), width, scheme, hash)
+            page.wait_for_selector(".stop canvas")
+            return page
 
-    yield go
-    for context in contexts:
-        context.close()
-    assert not troubles
-
-
-def until(page: Any, condition: str) -> None:
-    """Wait for a condition; Playwright's own waiting is an eval, which the page's security policy forbids."""
-    for _ in range(200):
-        if page.evaluate(condition):
-            return
-        page.wait_for_timeout(25)
-    raise AssertionError(f"never came true: {condition}")
-
-
-def check_axe(page: Any) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-    results = axe.Axe().run(page)
-    assert results.violations_count == 0, results.generate_report()
+        yield go
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import io
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import check_axe, opening, until
 from PIL import Image
 
 from salience.report import write_report
 from synthetic_runs import CLASSES, FakeMethod, FakeModel, FakeRun
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the extra 'dev' has it)")
-
 pytestmark = pytest.mark.browser
 
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
 HOSTILE = "<img src=x onerror=document.title='owned'>.png"
 TWO = (
     FakeModel("old", target="all"),
@@ -33,51 +23,29 @@ TWO = (
 )
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    found = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
-    if found is None:
-        pytest.skip("no Chromium is installed")
-    with playwright.sync_playwright() as tool:
-        opened = tool.chromium.launch(executable_path=found, args=list(ARGUMENTS))
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
 def visit(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Write a run, open its page, and check at the end that nothing went wrong in its script."""
-    troubles: list[str] = []
-    contexts = []
+    count = 0
 
-    def go(width: int = 1280, scheme: str = "light", inline_bytes: int = 8_000_000, hash: str = "", **run: Any) -> Any:  # noqa: A002
-        path = write_report(FakeRun(tmp_path / str(len(contexts)), **run).write(), inline_bytes=inline_bytes)
-        context = browser.new_context(
-            viewport={"width": width, "height": 860}, color_scheme=scheme, reduced_motion="reduce", offline=True
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
-        page.goto(path.as_uri() + hash)
-        page.evaluate("document.getElementById('maps').scrollIntoView()")
-        page.wait_for_selector(".image .tile img")
-        return page
+    with opening(browser) as opened:
 
-    yield go
-    for context in contexts:
-        context.close()
-    assert not troubles
+        def go(
+            width: int = 1280,
+            scheme: str = "light",
+            inline_bytes: int = 8_000_000,
+            hash: str = "",  # noqa: A002
+            **run: Any,
+        ) -> Any:
+            nonlocal count
+            path = write_report(FakeRun(tmp_path / str(count), **run).write(), inline_bytes=inline_bytes)
+            count += 1
+            page = opened(path, width, scheme, hash)
+            page.evaluate("document.getElementById('maps').scrollIntoView()")
+            page.wait_for_selector(".image .tile img")
+            return page
 
-
-def until(page: Any, condition: str) -> None:
-    """Wait for a condition; Playwright's own waiting is an eval, which the page's security policy forbids."""
-    for _ in range(200):
-        if page.evaluate(condition):
-            return
-        page.wait_for_timeout(25)
-    raise AssertionError(f"never came true: {condition}")
+        yield go
 
 
 def shown(page: Any) -> list[str]:
@@ -92,12 +60,6 @@ def focused(page: Any) -> tuple[str, str]:
             "document.activeElement.dataset.column ?? '']"
         )
     )
-
-
-def check_axe(page: Any) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-    results = axe.Axe().run(page)
-    assert results.violations_count == 0, results.generate_report()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

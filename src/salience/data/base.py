@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salience.data.preprocessing import Preprocessing
+from salience.errors import ImagesError
 
 Box = tuple[float, float, float, float]
 Label = int | str
@@ -144,6 +145,22 @@ class ImageSource(ABC):
             When the image cannot be read.
         """
         return self.read(ref).content_hash
+
+    def hash_since(self, ref: ImageRef, before: tuple[str, int, int] | None) -> str | None:
+        """Return the content hash of an image that was read before, reading it again only if it may have changed.
+
+        ``before`` is (content hash, bytes, modification time in ns) as they were; the answer is None where there is
+        no such record, or the image cannot be read any more.
+        """
+        if before is None:
+            return None
+        try:
+            size, changed = self.stamp(ref)
+            if changed and (size, changed) == before[1:]:
+                return before[0]
+            return self.content_hash(ref)
+        except (OSError, ImagesError):
+            return None
 
     def check(self, preprocessing: Preprocessing) -> None:
         """Find out at once what would fail for every image: float images that do not have the model's size.

@@ -216,7 +216,7 @@ class Runner:
         """Group the images by the methods they lack: [(images, positions of methods)]."""
         groups: dict[tuple[int, ...], list[ImageRef]] = {}
         for ref in self.source.refs:
-            content = self._content(ref, known)
+            content = self.source.hash_since(ref, known.contents.get(ref.image_id))
             label = self._label(ref)
             lacking = []
             for i, recipe in enumerate(self.recipes):
@@ -232,19 +232,6 @@ class Runner:
             if lacking:
                 groups.setdefault(tuple(lacking), []).append(ref)
         return [(refs, members) for members, refs in groups.items()]
-
-    def _content(self, ref: ImageRef, known: Known) -> str | None:
-        """Return the image's content hash where it was read before, reading it again only if it may have changed."""
-        before = known.contents.get(ref.image_id)
-        if before is None:
-            return None
-        try:
-            size, changed = self.source.stamp(ref)
-            if changed and (size, changed) == before[1:]:
-                return before[0]
-            return self.source.content_hash(ref)
-        except (OSError, ImagesError):
-            return None
 
     def _label(self, ref: ImageRef) -> int | None:
         return self.labels[ref.index] if self.request.target.kind == "label" else None

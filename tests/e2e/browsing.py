@@ -1,0 +1,64 @@
+"""Pages in a real browser: opening them, waiting for them, and axe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+
+
+class Open(Protocol):
+    """Opens a page, offline and without motion."""
+
+    def __call__(self, path: Path, width: int, scheme: str, hash: str) -> Any: ...  # noqa: A002
+
+
+@contextmanager
+def opening(browser: Any) -> Iterator[Open]:
+    """Open pages, and check at the end that nothing went wrong in their scripts."""
+    troubles: list[str] = []
+    contexts = []
+
+    def go(path: Path, width: int, scheme: str, hash: str) -> Any:  # noqa: A002
+        context = browser.new_context(
+            viewport={"width": width, "height": 860}, color_scheme=scheme, reduced_motion="reduce", offline=True
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
+        page.goto(path.as_uri() + hash)
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert not troubles
+
+
+def until(page: Any, condition: str) -> None:
+    """Wait for a condition; Playwright's own waiting is an eval, which the page's security policy forbids."""
+    for _ in range(200):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(25)
+    raise AssertionError(f"never came true: {condition}")
+
+
+def check_axe(page: Any) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    results = axe.Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
