@@ -86,7 +86,7 @@ def grad_cam(name: str) -> Callable[[Classifier], Callable[[Tensor], object]]:
 
         layer = classifier.module.get_submodule(find_layer(classifier).name)
         explainer = getattr(pytorch_grad_cam, name)(model=Inside(classifier), target_layers=[layer])
-        return lambda x: explainer(input_tensor=x)
+        return lambda x: explainer(input_tensor=x, targets=None)
 
     return make
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -22,7 +23,26 @@ STYLES = ("tokens.css", "components.css")
 """What all pages share: colours, space and type; cards, tables, bars, buttons, fields, dialogs."""
 
 
-def render(template: str, *, styles: tuple[str, ...] = STYLES, scripts: tuple[str, ...] = (), **context: Any) -> str:
+@dataclass(frozen=True)
+class Link:
+    """A page of the run, as the others lead to it: its title, its file beside them, and whether one is on it."""
+
+    title: str
+    file: str
+    here: bool
+
+
+Links = tuple[Link, ...]
+
+
+def render(
+    template: str,
+    *,
+    styles: tuple[str, ...] = STYLES,
+    scripts: tuple[str, ...] = (),
+    links: Links = (),
+    **context: Any,
+) -> str:
     """Return the HTML of a page.
 
     Parameters
@@ -31,11 +51,15 @@ def render(template: str, *, styles: tuple[str, ...] = STYLES, scripts: tuple[st
         A template of this package.
     styles, scripts
         Files in ``assets``, joined in this order and written into the page.
+    links
+        The pages of the run, where it has several.
     **context
         Variables of the template; everything in them is escaped unless it is Markup.
     """
     page = environment().get_template(template)
-    return page.render(style=style(styles), script=script(scripts) if scripts else "", icon=_icon(), **context)
+    return page.render(
+        style=style(styles), script=script(scripts) if scripts else "", icon=_icon(), links=links, **context
+    )
 
 
 @cache

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from salience.errors import RunError
 from salience.report.bundles import INLINE_BYTES, Bundles
 from salience.report.drawing import Drawing
-from salience.report.frame import STYLES, render
+from salience.report.frame import STYLES, Link, Links, render
 from salience.report.gather import gather
 from salience.report.payload import payload, safe_json
 from salience.report.trust.page import render_scores
@@ -23,7 +25,8 @@ SCRIPTS = ("dom.js", "types.js", "pictures.js", "keys.js", "filters.js", "grid.j
 def write_report(run_folder: str | Path, *, inline_bytes: int = INLINE_BYTES) -> Path:
     """Write ``report/index.html`` into a run directory, and its sidecars where there are many pictures.
 
-    A run that was evaluated gets the page of its scores, another one that of its maps.
+    Beside it stand the pages of what else was done in the run: ``index.html`` is the page of the last stage (scores of
+    maps), the others lead to the earlier ones, down to the maps.
 
     Parameters
     ----------
@@ -44,10 +47,21 @@ def write_report(run_folder: str | Path, *, inline_bytes: int = INLINE_BYTES) ->
         When there is no run, or the page cannot be written.
     """
     run = open_run(run_folder)
-    bundles = Bundles(run.folder / "report", inline_bytes)
-    evaluated = "evaluate" in run.info.get("stages", {})
-    text = render_scores(read_scores(run), bundles) if evaluated else _render_maps(run, bundles)
-    return _publish(run.folder / "report" / "index.html", text, bundles)
+    folder = run.folder / "report"
+    chosen = [page for page in PAGES if page.stage is None or page.stage in run.info.get("stages", {})]
+    names = ["index.html", *(page.file for page in chosen[1:])]
+    sidecars: set[str] = set()
+    for page, name in zip(chosen, names, strict=True):
+        bundles = Bundles(folder, inline_bytes)
+        links = tuple(Link(p.title, n, p is page) for p, n in zip(chosen, names, strict=True))
+        text = page.render(run, bundles, links)
+        with whole_file(folder / name) as file:
+            file.write(text.encode())
+        sidecars |= set(bundles.files)
+    for old in folder.glob("*"):
+        if old.suffix in (".html", ".js") and old.name not in sidecars | set(names):
+            old.unlink(missing_ok=True)  # of an earlier page
+    return folder / "index.html"
 
 
 def write_scores(scores: Scores, path: str | Path | None = None) -> Path:
@@ -67,21 +81,14 @@ def write_scores(scores: Scores, path: str | Path | None = None) -> Path:
         return page
     if scores.run is None:
         raise RunError("These scores are in memory only: give the path of the page, or evaluate with out=RUN.")
-    bundles = Bundles(scores.run.folder / "report")
-    return _publish(scores.run.folder / "report" / "index.html", render_scores(scores, bundles), bundles)
+    return write_report(scores.run.folder)
 
 
-def _publish(page: Path, text: str, bundles: Bundles) -> Path:
-    """Write the page beside its sidecars, and remove those of an earlier one."""
-    with whole_file(page) as file:
-        file.write(text.encode())
-    for old in page.parent.glob("data-*.js"):
-        if old.name not in bundles.files:
-            old.unlink(missing_ok=True)
-    return page
+def _render_evaluation(run: Run, bundles: Bundles, links: Links) -> str:
+    return render_scores(read_scores(run), bundles, links)
 
 
-def _render_maps(run: Run, bundles: Bundles) -> str:
+def _render_maps(run: Run, bundles: Bundles, links: Links) -> str:
     drawing = Drawing(gather(run), bundles)
     drawing.draw()
     data = payload(drawing.material, drawing.ranges, drawing.missing, drawing.damaged, bundles.places, bundles.files)
@@ -89,8 +96,26 @@ def _render_maps(run: Run, bundles: Bundles) -> str:
         "page.html.j2",
         styles=(*STYLES, "page.css"),
         scripts=SCRIPTS,
+        links=links,
         files=bundles.files,
         payload=safe_json(data),
         pictures=safe_json(bundles.inline),
         **context(drawing.material),
     )
+
+
+@dataclass(frozen=True)
+class Page:
+    """A kind of page: the stage whose results it shows (None: the maps), and how it is rendered."""
+
+    stage: str | None
+    title: str
+    file: str
+    render: Callable[[Run, Bundles, Links], str]
+
+
+PAGES = (
+    Page("evaluate", "Trust", "trust.html", _render_evaluation),
+    Page(None, "Maps", "maps.html", _render_maps),
+)
+"""The most telling first: that one is ``index.html``."""

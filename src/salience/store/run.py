@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from salience.errors import RunError, nearest
 from salience.store.files import read_json
 from salience.store.maps import Failure, Maps
-from salience.store.schema import FORMAT, IMAGES, NAMES, PARTS, STAGE_OF, VERSION
+from salience.store.schema import DERIVED, FORMAT, IMAGES, NAMES, PARTS, STAGE_OF, VERSION
 from salience.store.shards import MapArray
 
 
@@ -119,8 +119,11 @@ class Run:
             for column in ("content_hash", "width", "height"):
                 table = table.append_column(seen.schema.field(column), seen[column].take(at))
             return table
+        if name in DERIVED:
+            path = self.folder / "derived" / f"{name}.parquet"
+            return pq.read_table(path) if path.exists() else DERIVED[name].empty_table()
         if name not in PARTS:
-            known = ("images", *PARTS)
+            known = ("images", *PARTS, *DERIVED)
             raise RunError(f"A run has no table {name!r}; it has {', '.join(known)}.{nearest(name, known)}")
         return self._current(name, self.parts(name))
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from salience.errors import RunError
 from salience.store.files import write_json, write_table
 from salience.store.run import Run, read_info
-from salience.store.schema import FORMAT, IMAGES, PARTS, VERSION, table
+from salience.store.schema import DERIVED, FORMAT, IMAGES, PARTS, VERSION, table
 from salience.store.shards import MapArray
 from salience.store.unit import Content, FailureRow, Known, Recipe, StageUnit, UnitResult
 
@@ -246,6 +246,22 @@ class RunWriter:
                 "seconds": round(unit.seconds, 3),
             },
         )
+
+    def put_derived(self, name: str, rows: pa.Table | dict[str, Any]) -> None:
+        """Write a table of the run as a whole, in the place of an earlier one; null where a float is NaN.
+
+        Raises
+        ------
+        RunError
+            When it cannot be written; the earlier one then stays.
+        """
+        schema = DERIVED[name]
+        columns = rows if isinstance(rows, dict) else {c: rows[c] for c in schema.names}
+        made = [
+            pa.array(v, f.type, from_pandas=True) if isinstance(v, (list, np.ndarray)) else v.cast(f.type)
+            for f, v in ((f, columns[f.name]) for f in schema)
+        ]
+        write_table(self.folder / "derived" / f"{name}.parquet", pa.table(made, schema=schema))
 
     def _finish(self, tables: dict[str, dict[str, list[Any]]], record: dict[str, Any]) -> None:
         """Write a unit's parts, then its record."""

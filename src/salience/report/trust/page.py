@@ -9,7 +9,7 @@ from typing import Any
 
 from salience.report import view, words
 from salience.report.bundles import Bundles
-from salience.report.frame import STYLES, render
+from salience.report.frame import STYLES, Links, render
 from salience.report.gather import Material, gather
 from salience.report.payload import safe_json
 from salience.report.trust.boards import BoardView, PlaneView, boards, planes
@@ -45,7 +45,7 @@ class ModelView:
     panels: list[PanelsView]
 
 
-def render_scores(scores: Scores, bundles: Bundles) -> str:
+def render_scores(scores: Scores, bundles: Bundles, links: Links = ()) -> str:
     """Return the HTML of the page of scores; the pictures of its images go into ``bundles``."""
     choices = choices_of(scores)
     models = list(dict.fromkeys(s.model for s in scores.settings))
@@ -65,6 +65,7 @@ def render_scores(scores: Scores, bundles: Bundles) -> str:
         "trust.html.j2",
         styles=(*STYLES, "page.css", "trust.css"),
         scripts=SCRIPTS,
+        links=links,
         files=bundles.files,
         payload=safe_json(data),
         pictures=safe_json(bundles.inline),

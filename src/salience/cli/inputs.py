@@ -1,0 +1,64 @@
+"""From what was typed to what the public functions take. Nothing heavy is imported before a verb runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from salience.errors import SettingsError
+
+if TYPE_CHECKING:
+    from salience.explaining import RunSettings
+    from salience.models.classifier import Classifier
+
+
+def split(values: list[str]) -> list[str]:
+    """Return the parts of repeated and comma-separated options."""
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+def load(models: list[str], device: str, card: Path | None, rate: str | None) -> list[Classifier]:
+    """Load the models of a command."""
+    from salience.engine.allocator import keep_freed_memory
+    from salience.models.loading import load_models
+
+    keep_freed_memory()
+    return load_models(models, device=device, card=card, rate=rate)
+
+
+def settings(
+    batch: int | None, threads: int | None, memory_format: str | None, unit_images: int | None = None
+) -> RunSettings:
+    """Return how the job is run, as the options say."""
+    from salience.explaining import RunSettings
+
+    if memory_format not in (None, "channels_last", "contiguous"):
+        raise SettingsError(f"--memory-format is {memory_format!r}; choose channels_last or contiguous.")
+    return RunSettings(
+        batch=batch,
+        threads=threads,
+        memory_format=memory_format,  # type: ignore[arg-type]  # checked above
+        unit_images=unit_images,
+    )
+
+
+def columns_of(pairs: list[str] | None) -> dict[str, str] | None:
+    """Return which column of a manifest has which role, from ROLE=COLUMN."""
+    if not pairs:
+        return None
+    columns = {}
+    for pair in pairs:
+        role, equals, name = pair.partition("=")
+        if not equals or not role or not name:
+            raise SettingsError(f"--column is {pair!r}; write ROLE=COLUMN, e.g. label=wnid.")
+        columns[role.strip()] = name.strip()
+    return columns
+
+
+def write_page(run: Path) -> Path:
+    """Write the page of a run."""
+    from salience.progress import busy
+    from salience.report import write_report
+
+    with busy("writing the page"):
+        return write_report(run)
