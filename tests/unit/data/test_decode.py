@@ -75,8 +75,11 @@ def test_resampling_the_window_equals_resizing_and_cropping(
     result = decode(RawImage(pixels, ""), preprocessing).pixels
     assert result.shape == (*size, 3)
     difference = np.abs(result.astype(int) - reference(Image.fromarray(pixels), preprocessing))
+    # The weights of the two are equal but for their last bit, so a rounding of the first pass may fall to the other
+    # side, by one grey level; the second pass adds such levels with weights whose absolute values sum to 1 for
+    # bilinear, which has no negative ones, and to less than 2 for the others.
     if interpolation in ("bilinear", "bicubic", "lanczos"):
-        assert difference.max() <= 1
+        assert difference.max() <= (1 if interpolation == "bilinear" else 2)
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "box"])
