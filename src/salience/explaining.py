@@ -6,7 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +15,7 @@ from typing import Any, Literal, overload
 
 import torch
 
-from salience.data.base import ImageSource
+from salience.data.base import ImageSource, Shard
 from salience.data.labels import resolve_labels
 from salience.data.source import open_images
 from salience.engine.descent import DescentMethod
@@ -28,7 +28,7 @@ from salience.engine.queries import QueryMethod
 from salience.engine.runner import Request, Runner, Summary, choose_unit_images, make_recipes
 from salience.engine.scalars import check_output
 from salience.engine.sweep import Sweep
-from salience.engine.targets import parse_target
+from salience.engine.targets import Target, parse_target
 from salience.engine.tune import make_plan
 from salience.errors import MethodError, SalienceError, SettingsError
 from salience.methods.registry import parse_method
@@ -63,6 +63,8 @@ class Job:
     request: Request
     recipes: tuple[Recipe, ...]
     labels: tuple[int | None, ...]
+    classes: tuple[int | None, ...]
+    """The class of each image that is explained where the target goes by image: its label, or the one given."""
     note: str
     plan: Plan
     unit_images: int
@@ -99,16 +101,21 @@ def prepare(
     plan: Plan | None = None,
     unit_images: int | None = None,
     allow_none: bool = False,
+    given: Mapping[str, int] | None = None,
 ) -> Job:
     """Resolve one model's methods, layers, labels and plan; every mistake is told here, before the work begins.
 
     ``pool`` opens the images that backgrounds are drawn from, where a method needs some; ``source`` where it is None.
-    Where ``allow_none``, there may be no method: the images are described and nothing is computed.
+    Where ``allow_none``, there may be no method: the images are described and nothing is computed. ``given`` holds the
+    class to explain of each image id, and is the target.
     """
     chosen = () if allow_none and not methods else _choose(methods, dict(options or {}), budget)
     classes = classifier.num_classes
     request = Request(
-        chosen, parse_target(target, classifier.class_names), None if output is None else check_output(output), seed
+        chosen,
+        parse_target(target, classifier.class_names) if given is None else Target("given"),
+        None if output is None else check_output(output),
+        seed,
     )
     source.check(classifier.preprocessing)
     labels = resolve_labels(source.refs, source.label_names, classifier.classes, classes, titles=source.titles)
@@ -132,7 +139,9 @@ def prepare(
         )
     if unit_images is None:
         unit_images = settings.unit_images or _unit_images(classifier, request, plan, layers, map_dtype)
-    return Job(classifier, request, tuple(recipes), tuple(labels.values), labels.note, plan, unit_images)
+    known = tuple(labels.values)
+    explained = known if given is None else tuple(given.get(ref.image_id) for ref in source.refs)
+    return Job(classifier, request, tuple(recipes), known, explained, labels.note, plan, unit_images)
 
 
 def _choose(methods: Sequence[str], options: dict[str, Any], budget: int | None) -> tuple[Labelled, ...]:
@@ -211,7 +220,7 @@ def _run(job: Job, source: ImageSource, sink: Sink, listen: Listener, settings: 
     return Runner(
         job.classifier,
         source,
-        job.labels,
+        job.classes,
         job.request,
         job.recipes,
         job.plan,
@@ -387,6 +396,7 @@ def explain_run(
     pool_size: int = POOL_SIZE,
     columns: Mapping[str, str] | None = None,
     limit: int | None = None,
+    shard: Shard | None = None,
     seed: int = 0,
     map_dtype: MapDtype = "float16",
     settings: RunSettings | None = None,
@@ -395,12 +405,17 @@ def explain_run(
     writer_type: type[RunWriter] = RunWriter,
     allow_none: bool = False,
     purse: Path | None = None,
+    given: Mapping[str, int] | None = None,
+    beside: Callable[[RunWriter], AbstractContextManager[None]] = lambda writer: nullcontext(),
 ) -> Outcome:
     """Explain images with one or several models into a run directory, or carry on with one.
 
     What the directory holds already under the same content keys is kept; everything else is computed. The same
-    call after a kill gives the same bytes as one that was never interrupted. Paid models are counted, and their answers
-    kept, in the run ``purse`` where one is named: several runs are then one to their limits.
+    call after a kill gives the same bytes as one that was never interrupted. Of a ``shard`` only its part of the images
+    is explained; :func:`salience.store.merge.merge_runs` joins the parts' runs. Paid models are counted, and their
+    answers kept, in the run ``purse`` where one is named: several runs are then one to their limits. ``given`` names the
+    class to explain of each image id, in the place of ``target``. ``beside`` is entered while the models work: what
+    needs none of them can write into the same run.
 
     Raises
     ------
@@ -409,6 +424,8 @@ def explain_run(
     """
     settings = settings or RunSettings()
     source = open_images(images, columns=columns, limit=limit)
+    if shard is not None:
+        source = source.part(shard)
     names = [m.name for m in models]
     for name in names:
         if names.count(name) > 1:
@@ -447,6 +464,7 @@ def explain_run(
                 plan=plan,
                 unit_images=before.get("unit_images"),  # shards have a fixed size, on every device
                 allow_none=allow_none,
+                given=given,
             )
             if job.note:
                 notes.append(job.note)
@@ -456,12 +474,18 @@ def explain_run(
             writer.use_recipes(job.classifier.name, list(job.recipes), job.unit_images)
         writer.set_images(_image_columns(source, jobs[0].labels))
         writer.describe(
-            images={"source": location, "kind": source.kind, "count": len(source), "limit": limit},
+            images={
+                "source": location,
+                "kind": source.kind,
+                "count": len(source),
+                "limit": limit,
+                "shard": None if shard is None else str(shard),
+            },
             labels_of=jobs[0].classifier.name,
             models={**writer.info["models"], **entries},
             settings={
                 "methods": list(methods),
-                "target": str(target),
+                "target": str(target) if given is None else "given",
                 "output": output,
                 "budget": budget,
                 "pool": None if pool is None else others().location,
@@ -470,17 +494,19 @@ def explain_run(
                 "map_dtype": map_dtype,
             },
             command=list(command),
+            directory=str(Path.cwd()),
             environment=_environment(),
             status="running",
         )
         begin = time.perf_counter()
         summaries: dict[str, Summary] = {}
         try:
-            for job in jobs:
-                summary = _run(job, source, writer, listen, settings)
-                summaries[job.classifier.name] = summary
-                if summary.plan is not None and summary.plan != job.plan:
-                    entries[job.classifier.name]["plan"] = summary.plan.to_dict()
+            with beside(writer):
+                for job in jobs:
+                    summary = _run(job, source, writer, listen, settings)
+                    summaries[job.classifier.name] = summary
+                    if summary.plan is not None and summary.plan != job.plan:
+                        entries[job.classifier.name]["plan"] = summary.plan.to_dict()
         except BaseException as error:
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             writer.describe(status=status, models={**writer.info["models"], **_with_queries(entries, jobs)})

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from salience.cli import explain, evaluate, report, listing, bench, demo  # isort: skip  # noqa: F401  # the order of the help
+from salience.cli import (  # isort: skip  # the order of the help
+    explain,  # noqa: F401
+    evaluate,  # noqa: F401
+    report,  # noqa: F401
+    merge,  # noqa: F401
+    status,  # noqa: F401
+    listing,  # noqa: F401
+    bench,  # noqa: F401
+    demo,  # noqa: F401
+)
 from salience.cli.app import app
 
 __all__ = ["app", "main"]

@@ -32,6 +32,7 @@ from salience.cli.options import (
     Rate,
     Report,
     Seed,
+    ShardOf,
     Target,
     Threads,
     UnitImages,
@@ -61,6 +62,7 @@ def explain(
     pool: PoolImages = None,
     pool_size: PoolSize = 100,
     limit: Limit = None,
+    shard: ShardOf = None,
     column: Columns = None,
     seed: Seed = 0,
     map_dtype: Annotated[str, typer.Option(help="float16 (with a float32 scale a map) or float32.")] = "float16",
@@ -79,12 +81,14 @@ def explain(
 
     What the directory already holds is kept: the same command carries an interrupted run on, and more methods, models or images are added to a finished one.
     """  # noqa: E501  # help shows line breaks as they are
+    from salience.data.base import Shard
     from salience.progress import listener
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's kill ends as Ctrl-C does
     if map_dtype not in ("float16", "float32"):
         raise SettingsError(f"--map-dtype is {map_dtype!r}; choose float16 or float32.")
     columns = columns_of(column)
+    part = None if shard is None else Shard.parse(shard)
     how = settings(batch_size, threads, memory_format, unit_images)
     try:
         with listener(as_json=log_json) as listen:
@@ -103,6 +107,7 @@ def explain(
                 pool_size=pool_size,
                 columns=columns,
                 limit=limit,
+                shard=part,
                 seed=seed,
                 map_dtype=map_dtype,  # type: ignore[arg-type]  # checked above
                 settings=how,

@@ -63,6 +63,12 @@ Columns = Annotated[
     typer.Option("--column", metavar="ROLE=COLUMN", help="Which manifest column is what: label=wnid."),
 ]
 Seed = Annotated[int, typer.Option(help="For all that is drawn; every image draws its own numbers from it.")]
+ShardOf = Annotated[
+    str | None,
+    typer.Option(
+        "--shard", metavar="I/N", help="Take the I-th of N parts of the images, each into an --out of its own: 3/8."
+    ),
+]
 LogJson = Annotated[bool, typer.Option("--log-json", help="Log every event as a JSON line on stderr.")]
 Report = Annotated[bool, typer.Option("--report/--no-report", help="Write the page at the end.")]
 UnitImages = Annotated[int | None, typer.Option("--unit-images", min=1, hidden=True)]

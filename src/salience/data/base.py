@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from salience.data.preprocessing import Preprocessing
-from salience.errors import ImagesError
+from salience.errors import ImagesError, SettingsError
 
 Box = tuple[float, float, float, float]
 Label = int | str
@@ -28,7 +29,7 @@ class ImageRef:
     Parameters
     ----------
     index
-        Position in :attr:`ImageSource.refs`.
+        Position in :attr:`ImageSource.refs` of the whole source; a part of it keeps it.
     image_id
         Stable name: the path relative to the folder or manifest, or the position in an array as ``000012``. A limit
         on the number of images never changes it.
@@ -84,6 +85,35 @@ def hash_content(data: bytes | Pixels) -> str:
     return digest.hexdigest()[:HASH_LENGTH]
 
 
+@dataclass(frozen=True)
+class Shard:
+    """One of several equal parts of a source: of its images every ``count``-th, from the ``number``-th on (from 1).
+
+    Raises
+    ------
+    SettingsError
+        When there is no such part.
+    """
+
+    number: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            raise SettingsError(f"The shard is {self}; write i/n with i from 1 to n, e.g. 3/8.")
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read ``i/n``."""
+        number, slash, count = text.partition("/")
+        if not slash or not number.strip().isdecimal() or not count.strip().isdecimal():
+            raise SettingsError(f"The shard is {text!r}; write i/n with i from 1 to n, e.g. 3/8.")
+        return cls(int(number), int(count))
+
+
 @dataclass(eq=False)
 class ImageSource(ABC):
     """Images in a fixed order. Reading is safe from several threads.
@@ -113,6 +143,21 @@ class ImageSource(ABC):
 
     def __len__(self) -> int:
         return len(self.refs)
+
+    def part(self, shard: Shard) -> Self:
+        """Return a source of some of the images, which keep their names and places.
+
+        Raises
+        ------
+        ImagesError
+            When there are fewer images than parts, so that this one is empty.
+        """
+        refs = self.refs[shard.number - 1 :: shard.count]
+        if not refs:
+            raise ImagesError(f"Shard {shard} is empty: {self.location} has {len(self)} images.")
+        chosen = copy.copy(self)
+        chosen.refs = refs
+        return chosen
 
     @abstractmethod
     def stamp(self, ref: ImageRef) -> tuple[int, int]:

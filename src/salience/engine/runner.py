@@ -44,6 +44,10 @@ UNIT_CALLS = 4096
 UNIT_IMAGES = 1024
 _DECODED_TOGETHER = 64
 _TELL_EVERY_S = 0.1
+_NO_CLASS = {
+    "label": "The label is to be explained, and the image has none. Give labels, or use the target 'predicted'.",
+    "given": "The reference has no usable answer for this image, so there is no class to explain.",
+}
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ class Runner:
     Parameters
     ----------
     labels
-        True class of each image of the source, None where unknown.
+        True class of each image of the source, None where unknown; the class to explain where the target is ``given``.
     unit_images
         Images in a work unit, which is lost at most when the process is killed; chosen when None.
     """
@@ -144,6 +148,9 @@ class Runner:
     listen: Listener = ignore
     unit_images: int = 64
     decoders: int | None = None
+
+    def __post_init__(self) -> None:
+        self._label_of = {ref.index: label for ref, label in zip(self.source.refs, self.labels, strict=True)}
 
     def run(self) -> Summary:
         """Compute what is missing.
@@ -234,7 +241,7 @@ class Runner:
         return [(refs, members) for members, refs in groups.items()]
 
     def _label(self, ref: ImageRef) -> int | None:
-        return self.labels[ref.index] if self.request.target.kind == "label" else None
+        return self._label_of[ref.index] if self.request.target.by_image else None
 
     def _image_key(self, ref: ImageRef, content: str | None) -> str:
         """Return the key under which an image as a whole fails: the model and its content, or the file's stamp."""
@@ -288,13 +295,13 @@ class Runner:
             ref, loaded = next(stream)
             if isinstance(loaded, ImagesError):
                 self._fail(unit, ref.image_id, "unreadable", str(loaded), self._image_key(ref, None))
-            elif self.request.target.kind == "label" and self.labels[ref.index] is None:
+            elif self.request.target.by_image and self._label_of[ref.index] is None:
                 unit.unanswered.append(self._content_of(ref, loaded))
                 self._fail(
                     unit,
                     ref.image_id,
                     "label",
-                    "The label is to be explained, and the image has none. Give labels, or use the target 'predicted'.",
+                    _NO_CLASS[self.request.target.kind],
                     self._image_key(ref, loaded.content_hash),
                 )
             else:
@@ -314,7 +321,7 @@ class Runner:
         batch = Batch(
             tuple(ref.image_id for ref, _ in ready),
             to_pixels([image.pixels for _, image in ready], self.classifier),
-            torch.tensor([-1 if (v := self.labels[ref.index]) is None else v for ref, _ in ready]),
+            torch.tensor([-1 if (v := self._label_of[ref.index]) is None else v for ref, _ in ready]),
         )
         planned = sweep.plan
         try:

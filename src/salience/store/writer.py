@@ -6,8 +6,9 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import RLock
 from types import TracebackType
 from typing import IO, Any
 
@@ -18,7 +19,7 @@ from salience.errors import RunError
 from salience.store.files import write_json, write_table
 from salience.store.run import Run, read_info
 from salience.store.schema import DERIVED, FORMAT, IMAGES, PARTS, VERSION, table
-from salience.store.shards import MapArray
+from salience.store.shards import Floats, MapArray
 from salience.store.unit import Content, FailureRow, Known, Recipe, StageUnit, UnitResult
 
 
@@ -49,6 +50,7 @@ class RunWriter:
         self.info: dict[str, Any] = {}
         self.per_unit: dict[str, int] = {}
         self._lock: IO[str] | None = None
+        self._turn = RLock()  # units of several stages may come from several threads
         self._made: list[Path] = []
         self._arrays: dict[str, MapArray] = {}
 
@@ -123,8 +125,9 @@ class RunWriter:
 
     def describe(self, **entries: Any) -> None:
         """Set entries of ``run.json`` and write it."""
-        self.info.update(entries, updated=_now())
-        write_json(self.folder / "run.json", self.info)
+        with self._turn:
+            self.info.update(entries, updated=_now())
+            write_json(self.folder / "run.json", self.info)
 
     def set_images(self, columns: dict[str, list[Any]]) -> None:
         """Write the table of the images that the run is about."""
@@ -181,6 +184,10 @@ class RunWriter:
         RunError
             When something cannot be written; the unit then does not count, all earlier ones do.
         """
+        with self._turn:
+            self._commit(unit)
+
+    def _commit(self, unit: UnitResult) -> None:
         number = self._unit
         maps: dict[str, list[Any]] = {c: [] for c in ("recipe", "image_id", "target", "row", "scale", "score", "key")}
         diagnostics: dict[str, list[Any]] = {c: [] for c in ("recipe", "image_id", "target", "name", "value")}
@@ -211,7 +218,6 @@ class RunWriter:
         self._finish(
             tables,
             {
-                "unit": number,
                 "model": unit.model,
                 "recipes": sorted(r for r, rows in unit.maps.items() if rows.values),
                 "images": len(unit.images),
@@ -236,7 +242,6 @@ class RunWriter:
         self._finish(
             tables,
             {
-                "unit": self._unit,
                 "stage": unit.stage,
                 "model": unit.model,
                 "recipes": sorted(unit.recipes),
@@ -246,6 +251,27 @@ class RunWriter:
                 "seconds": round(unit.seconds, 3),
             },
         )
+
+    def adopt(self, tables: Mapping[str, pa.Table], maps: Mapping[str, Floats], record: Mapping[str, Any]) -> None:
+        """Write a unit of another run as the next one of this run: its maps, its tables, its record.
+
+        ``maps`` holds the stored values (rows, h, w) of each recipe, in the order of their rows in the table ``maps``.
+
+        Raises
+        ------
+        RunError
+            When something cannot be written; the unit then does not count.
+        """
+        number = self._unit
+        tables = dict(tables)
+        if maps:
+            place = {}
+            for recipe, values in maps.items():
+                array = self._array(recipe, values.shape[1:])
+                array.write(number, values)
+                place[recipe] = number * array.per_shard
+            tables["maps"] = _placed(tables["maps"], place)
+        self._write(tables, record)
 
     def put_derived(self, name: str, rows: pa.Table | dict[str, Any]) -> None:
         """Write a table of the run as a whole, in the place of an earlier one; null where a float is NaN.
@@ -263,17 +289,22 @@ class RunWriter:
         ]
         write_table(self.folder / "derived" / f"{name}.parquet", pa.table(made, schema=schema))
 
-    def _finish(self, tables: dict[str, dict[str, list[Any]]], record: dict[str, Any]) -> None:
-        """Write a unit's parts, then its record."""
+    def _finish(self, tables: Mapping[str, dict[str, list[Any]]], record: Mapping[str, Any]) -> None:
+        """Write a unit's parts from columns, then its record."""
+        made = {name: table(name, columns) for name, columns in tables.items() if columns.get("image_id")}
+        with self._turn:
+            self._write(made, record)
+
+    def _write(self, tables: Mapping[str, pa.Table], record: Mapping[str, Any]) -> None:
+        """Write a unit's parts, then the record that makes them count."""
         number = self._unit
         for name in PARTS:
-            columns = tables.get(name, {})
             path = self.folder / "tables" / name / f"{number:06d}.parquet"
-            if columns.get("image_id"):
-                write_table(path, table(name, columns))
+            if name in tables:
+                write_table(path, tables[name])
             else:
                 path.unlink(missing_ok=True)  # of a unit that was killed before it counted
-        write_json(self.folder / "units" / f"{number:06d}.json", record)
+        write_json(self.folder / "units" / f"{number:06d}.json", {**record, "unit": number})
         self._unit = number + 1
 
     def _predictions(self, unit: UnitResult) -> dict[str, list[Any]]:
@@ -311,6 +342,17 @@ class RunWriter:
                 {k: entry[k] for k in ("model", "method", "signed", "target", "output")},
             )
         return self._arrays[recipe]
+
+
+def _placed(rows: pa.Table, first: Mapping[str, int]) -> pa.Table:
+    """Give rows of the table ``maps`` their places in other arrays: those of a recipe from ``first`` on, in turn."""
+    place = dict(first)
+    out = np.empty(len(rows), dtype=np.int64)
+    for i, recipe in enumerate(rows["recipe"].to_pylist()):
+        out[i] = place[recipe]
+        place[recipe] += 1
+    at = rows.schema.get_field_index("row")
+    return rows.set_column(at, rows.schema.field(at), pa.array(out))
 
 
 def _content_columns(contents: Sequence[Content]) -> dict[str, list[Any]]:
