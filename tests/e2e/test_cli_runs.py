@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,22 @@ def test_a_shard_that_is_none_is_refused(terminal: Terminal, text: str) -> None:
 
 def test_a_shard_without_images_is_refused(terminal: Terminal) -> None:
     assert "Shard 13/13 is empty" in terminal.explain("--shard", "13/13").refusal()
+
+
+def test_the_pages_of_a_run_are_served_to_this_machine(terminal: Terminal) -> None:
+    assert terminal.here("explain", "pictures", "--model", "card.toml", "--out", "run", *FAST).code == 0
+    program = terminal.start("serve", "run", "--port", "0")
+    try:
+        assert program.stdout is not None
+        where = program.stdout.readline().split(";")[0]
+        assert where.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(where) as reply:
+            assert reply.read() == (terminal.folder / "run" / "report" / "index.html").read_bytes()
+    finally:
+        program.send_signal(signal.SIGINT)
+        _, err = program.communicate(timeout=30)
+    assert program.returncode == 0
+    assert err == ""
 
 
 # ---------------------------------------------------------------------- status and resume

@@ -6,6 +6,7 @@ from salience.cli import (  # isort: skip  # the order of the help
     explain,  # noqa: F401
     evaluate,  # noqa: F401
     report,  # noqa: F401
+    serve,  # noqa: F401
     merge,  # noqa: F401
     status,  # noqa: F401
     listing,  # noqa: F401
