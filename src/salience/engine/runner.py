@@ -46,7 +46,7 @@ _DECODED_TOGETHER = 64
 _TELL_EVERY_S = 0.1
 _NO_CLASS = {
     "label": "The label is to be explained, and the image has none. Give labels, or use the target 'predicted'.",
-    "given": "The reference has no usable answer for this image, so there is no class to explain.",
+    "given": "There is no class to explain: the reference has no usable answer for this image, or the model no such class.",
 }
 
 

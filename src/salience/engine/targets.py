@@ -1,4 +1,4 @@
-"""Which classes are explained: ``predicted``, ``predicted+M``, ``label``, ``class:K`` or ``all``."""
+"""Which classes are explained: ``predicted``, ``predicted+M``, ``label``, ``given``, ``class:K`` or ``all``."""
 
 from __future__ import annotations
 
@@ -17,13 +17,19 @@ class Target:
     """The rule that gives each image the classes to explain.
 
     ``top`` is the predicted class and its ``index`` runners-up, in falling order (ties: the lower class first).
+    ``given`` is a class that the caller names for each image, such as what another model predicts.
     """
 
-    kind: Literal["predicted", "label", "class", "all", "top"]
+    kind: Literal["predicted", "label", "given", "class", "all", "top"]
     index: int = -1
 
     def __str__(self) -> str:
         return {"class": f"class:{self.index}", "top": f"predicted+{self.index}"}.get(self.kind, self.kind)
+
+    @property
+    def by_image(self) -> bool:
+        """Whether each image comes with its class: its label, or the one that is given."""
+        return self.kind in ("label", "given")
 
     def count(self, classes: int) -> int:
         """Return how many maps an image gets."""
@@ -32,11 +38,14 @@ class Target:
         return classes if self.kind == "all" else 1
 
     def columns(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the classes (N, T) of images with ``logits`` (N, C) and ``labels`` (N,), -1 where unknown."""
+        """Return the classes (N, T) of images with ``logits`` (N, C) and ``labels`` (N,), -1 where unknown.
+
+        ``labels`` are the classes that come with the images: those that are given, where the target is ``given``.
+        """
         n, c = logits.shape
         if self.kind == "predicted":
             return logits.argmax(1, keepdim=True)
-        if self.kind == "label":
+        if self.by_image:
             return labels.clamp_min(0).unsqueeze(1)
         if self.kind == "class":
             return torch.full((n, 1), self.index, dtype=torch.int64, device=logits.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -66,6 +66,26 @@ def read_json(path: Path) -> Any:
     except (OSError, ValueError) as error:
         raise RunError(
             f"{path} cannot be read: {error}. The run directory is damaged; restore it or start another."
+        ) from error
+
+
+def read_table(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file of a run, with the columns of its table (those named, or all) in their types.
+
+    Raises
+    ------
+    RunError
+        When it cannot be read, or is not that table.
+    """
+    wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    try:
+        table = pq.read_table(path, columns=wanted.names)
+        table.validate(full=True)
+        return table.select(wanted.names).cast(wanted)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        what = str(error).strip().split("\n")[0] or type(error).__name__
+        raise RunError(
+            f"{path} cannot be read: {what}. The run directory is damaged; restore it or start another."
         ) from error
 
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from salience.errors import RunError
-from salience.store.files import read_json
+from salience.store.files import read_json, read_table
 from salience.store.run import Run, open_run
 from salience.store.schema import PARTS
 from salience.store.shards import Floats, MapArray
@@ -182,7 +181,7 @@ def _adopt(writer: RunWriter, part: Run, unit: int, name: tuple[str, int]) -> No
     for table in PARTS:
         path = part.folder / "tables" / table / f"{unit:06d}.parquet"
         if path.exists():
-            tables[table] = pq.read_table(path)
+            tables[table] = read_table(path, PARTS[table])
     maps: dict[str, Floats] = {}
     if "maps" in tables:
         rows = tables["maps"]

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from salience.errors import RunError, nearest
-from salience.store.files import read_json
+from salience.store.description import check_info
+from salience.store.files import read_json, read_table
 from salience.store.maps import Failure, Maps
 from salience.store.schema import DERIVED, FORMAT, IMAGES, NAMES, PARTS, STAGE_OF, VERSION
 from salience.store.shards import MapArray
@@ -46,6 +46,7 @@ def read_info(folder: Path) -> dict[str, Any]:
         raise RunError(
             f"{folder} has format version {version}; this salience reads up to {VERSION}. Upgrade salience to read it."
         )
+    check_info(info, path)
     return info
 
 
@@ -104,7 +105,7 @@ class Run:
     def images(self) -> pa.Table:
         """The images that the run is about: see ``IMAGES`` in :mod:`salience.store.schema`."""
         path = self.folder / "images.parquet"
-        return pq.read_table(path) if path.exists() else IMAGES.empty_table()
+        return read_table(path, IMAGES) if path.exists() else IMAGES.empty_table()
 
     def table(self, name: str) -> pa.Table:
         """Return a table: ``images``, ``contents``, ``predictions``, ``maps``, ``failures`` or another of its tables.
@@ -121,23 +122,35 @@ class Run:
             return table
         if name in DERIVED:
             path = self.folder / "derived" / f"{name}.parquet"
-            return pq.read_table(path) if path.exists() else DERIVED[name].empty_table()
+            return read_table(path, DERIVED[name]) if path.exists() else DERIVED[name].empty_table()
         if name not in PARTS:
             known = ("images", *PARTS, *DERIVED)
             raise RunError(f"A run has no table {name!r}; it has {', '.join(known)}.{nearest(name, known)}")
-        return self._current(name, self.parts(name))
+        return self._current(name, self.parts(name)).drop_columns(["unit"])
 
-    def parts(self, name: str) -> pa.Table:
-        """Return all rows ever committed to a table, oldest first, with the column ``unit`` added."""
+    def parts(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return all rows ever committed to a table, oldest first, with the column ``unit`` added.
+
+        ``columns`` names those to read; the others of a large table then cost nothing.
+        """
         tables = []
         for unit in self.units():
-            path = self.folder / "tables" / name / f"{unit:06d}.parquet"
-            if path.exists():
-                part = pq.read_table(path)
+            part = self.part(name, unit, columns)
+            if part is not None:
                 tables.append(part.append_column("unit", pa.array(np.full(len(part), unit, dtype=np.int64))))
         if not tables:
-            return PARTS[name].append(pa.field("unit", pa.int64())).empty_table()
+            empty = PARTS[name].append(pa.field("unit", pa.int64())).empty_table()
+            return empty if columns is None else empty.select([*columns, "unit"])
         return pa.concat_tables(tables)
+
+    def part(self, name: str, unit: int, columns: Sequence[str] | None = None) -> pa.Table | None:
+        """Return the rows of a table that one unit committed, None where it has none."""
+        path = self.folder / "tables" / name / f"{unit:06d}.parquet"
+        return read_table(path, PARTS[name], columns) if path.exists() else None
+
+    def places(self, name: str) -> pa.Table:
+        """Return recipe, image_id and unit of the rows of a stage's table: where they are, without reading them."""
+        return self._current(name, self.parts(name, ("recipe", "image_id")))
 
     def units(self) -> list[int]:
         """Return the numbers of the committed work units, ascending."""
@@ -179,7 +192,7 @@ class Run:
             rows = rows.filter(pa.array(self._of_these_contents(rows), pa.bool_()))
         order = pc.index_in(rows["image_id"], self.images["image_id"].combine_chunks()).to_numpy()
         second = rows["target"].to_numpy() if "target" in rows.column_names else np.zeros(len(rows))
-        return rows.take(np.lexsort((second, order))).drop_columns(["unit"])
+        return rows.take(np.lexsort((second, order)))
 
     def _of_these_weights(self, rows: pa.Table) -> list[bool]:
         """Tell which predictions were made with the weights that each model has now."""
@@ -212,7 +225,7 @@ class Run:
         mapped = latest("maps", "recipe", "image_id")
         answered = latest("predictions", "model", "image_id")
         read = latest("contents", "image_id")
-        by_label = self.info.get("settings", {}).get("target", "label") == "label"
+        by_label = self.info.get("settings", {}).get("target", "label") in ("label", "given")
         stages = list(self.info.get("stages", {}))
         finished = [self.finished(stage) for stage in stages]
         current = {*self.info["current"], *(r for stage in stages for r in self.current(stage))}

@@ -8,6 +8,8 @@ FORMAT = "salience-run"
 VERSION = 1
 
 _S, _I32, _I64, _F32, _F64, _B = pa.string(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.bool_()
+_NAME = pa.dictionary(_I32, _S)
+"""A name that many rows share: each is held once."""
 
 
 def _schema(*columns: tuple[str, pa.DataType, str]) -> pa.Schema:
@@ -98,6 +100,41 @@ STAGES: dict[str, dict[str, pa.Schema]] = {
             ("values", pa.list_(_F64), "the output there: exact, so that other metrics can be read off it later"),
         ),
     },
+    "compare": {
+        "partitions": _schema(
+            ("recipe", _S, "how the image was partitioned: see 'stages' in run.json"),
+            ("image_id", _S, "the image"),
+            ("height", _I32, "rows of the label map"),
+            ("width", _I32, "columns of the label map"),
+            ("segments", _I32, "number of segments: labels are 0 to segments - 1"),
+            ("names", pa.list_(_S), "of a user's masks, one for each segment; null otherwise"),
+            ("labels", pa.binary(), "the label map, uint16 little-endian, row by row, as one Zstandard frame"),
+        ),
+        "embeddings": _schema(
+            ("recipe", _S, "of which partition, by which encoder: see 'stages' in run.json"),
+            ("image_id", _S, "the image"),
+            ("segments", _I32, "rows of the array"),
+            ("dimensions", _I32, "columns of the array"),
+            (
+                "values",
+                pa.binary(),
+                "the segments' embeddings, float16 little-endian, row by row, as one Zstandard frame",
+            ),
+        ),
+        "drops": _schema(
+            ("recipe", _S, "which model, scalar and segments: see 'stages' in run.json"),
+            ("image_id", _S, "the image"),
+            ("model", _S, "name of the model"),
+            ("target", _I32, "class whose scalar is told"),
+            ("concept", _I32, "the concept whose segments were changed"),
+            ("fill", _S, "what took the place of pixels: blur or mean"),
+            ("area", _F32, "share of the image that the concept's segments cover"),
+            ("control_area", _F32, "share that the control's segments cover"),
+            ("clean", _F64, "the scalar of the image as it is"),
+            ("changed", _F64, "the scalar when the concept's segments are filled"),
+            ("control", _F64, "the scalar when the control's segments are filled"),
+        ),
+    },
 }
 PARTS |= {name: schema for tables in STAGES.values() for name, schema in tables.items()}
 STAGE_OF = {name: stage for stage, tables in STAGES.items() for name in tables}
@@ -105,15 +142,26 @@ STAGE_OF = {name: stage for stage, tables in STAGES.items() for name in tables}
 #: tables of a run as a whole, written anew when a verb ends: one file each, ``derived/<name>.parquet``
 DERIVED: dict[str, pa.Schema] = {
     "measures": _schema(
-        ("measure", _S, "what is asked of the model: entropy, out-of-set, geometry, stability or degradation"),
-        ("form", _S, "published, or corrected"),
-        ("statistic", _S, "which number of that measure and form, e.g. ssim, pearson, gini"),
-        ("condition", _S, "how the image was changed before it was explained; clean where it was not"),
-        ("method", _S, "the saliency method"),
-        ("group", _S, "training recipe that the model is a run of"),
-        ("model", _S, "name of the model: one training run"),
-        ("image_id", _S, "the image"),
+        ("measure", _NAME, "what is asked of the model: entropy, out-of-set, geometry, stability or degradation"),
+        ("form", _NAME, "published, or corrected"),
+        ("statistic", _NAME, "which number of that measure and form, e.g. ssim, pearson, gini"),
+        ("condition", _NAME, "how the image was changed before it was explained; clean where it was not"),
+        ("method", _NAME, "the saliency method"),
+        ("group", _NAME, "training recipe that the model is a run of"),
+        ("model", _NAME, "name of the model: one training run; null where the number is of the group's runs together"),
+        ("image_id", _NAME, "the image, of the second dataset where condition is out-of-set; null: of all its images"),
         ("value", _F64, "the number; its direction and range are in run.json"),
+    ),
+    "run_pairs": _schema(
+        ("measure", _S, "stability"),
+        ("form", _S, "published, or corrected"),
+        ("statistic", _S, "as in measures"),
+        ("method", _S, "the saliency method"),
+        ("group", _S, "training recipe that both models are runs of"),
+        ("first", _S, "name of a model"),
+        ("second", _S, "name of a later model of the group"),
+        ("images", _I64, "images that have a value"),
+        ("value", _F64, "mean over them of the number of the two runs"),
     ),
     "group_effects": _schema(
         ("measure", _S, "as in measures"),
@@ -181,7 +229,7 @@ DERIVED: dict[str, pa.Schema] = {
         ("high", _F64, "upper end"),
         ("d_z", _F64, "effect over the standard deviation of the differences"),
         ("p", _F64, "p-value, null where fewer units than needed"),
-        ("q", _F64, "Benjamini-Hochberg over the family"),
+        ("q", _F64, "p adjusted over the family, and for there being several families: Benjamini-Bogomolov"),
         ("p_max", _F64, "p adjusted by the largest statistic of the family (max-T)"),
         ("detectable", _F64, "smallest effect found with power 0.8 at this n"),
         ("confirmed", _B, "attribution and intervention agree in sign, both beyond chance; null where not tested"),

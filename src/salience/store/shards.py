@@ -58,9 +58,18 @@ class MapArray:
         self.folder = folder
         meta = read_json(folder / "zarr.json")
         self._meta = meta
-        self.per_shard = int(meta["chunk_grid"]["configuration"]["chunk_shape"][0])
-        self.grid: tuple[int, int] = (int(meta["shape"][1]), int(meta["shape"][2]))
-        self.dtype = np.dtype(meta["data_type"]).newbyteorder("<")
+        try:
+            per_shard, *_ = meta["chunk_grid"]["configuration"]["chunk_shape"]
+            _, height, width = meta["shape"]
+            if {"float16": 2, "float32": 4}[meta["data_type"]] * per_shard * height * width <= 0:
+                raise ValueError("no size")
+            self.per_shard, self.grid = int(per_shard), (int(height), int(width))
+            self.dtype = np.dtype(meta["data_type"]).newbyteorder("<")
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(
+                f"{folder / 'zarr.json'} does not describe an array of maps. The run directory is damaged; restore "
+                "it or start another."
+            ) from error
 
     @classmethod
     def create(
