@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from salience.comparing import compare
+    from salience.comparison.result import Comparison, read_comparison
     from salience.errors import SalienceError
     from salience.evaluating import evaluate
     from salience.explaining import explain, explain_run
@@ -32,31 +34,37 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 
 _HOMES = {
     "Classifier": "salience.models.classifier",
+    "Comparison": "salience.comparison.result",
     "Maps": "salience.store.maps",
     "Run": "salience.store.run",
     "SalienceError": "salience.errors",
     "Scores": "salience.scores",
     "allegiance": "salience.metrics.allegiance",
+    "compare": "salience.comparing",
     "evaluate": "salience.evaluating",
     "explain": "salience.explaining",
     "explain_run": "salience.explaining",
     "load_model": "salience.models.loading",
     "open_run": "salience.store.run",
+    "read_comparison": "salience.comparison.result",
     "write_report": "salience.report",
 }
 
 __all__ = [
     "Classifier",
+    "Comparison",
     "Maps",
     "Run",
     "SalienceError",
     "Scores",
     "allegiance",
+    "compare",
     "evaluate",
     "explain",
     "explain_run",
     "load_model",
     "open_run",
+    "read_comparison",
     "write_report",
 ]
 

@@ -29,7 +29,7 @@ from salience.engine.runner import Runner, to_pixels
 from salience.engine.sweep import Stage, Sweep
 from salience.engine.tune import climb, largest_batch, running
 from salience.errors import MethodError
-from salience.explaining import Job, RunSettings, prepare
+from salience.explaining import Job, RunSettings, described, prepare
 from salience.models.classifier import Classifier, unpack_logits
 from salience.models.layers import capture
 from salience.store.writer import RunWriter
@@ -167,7 +167,7 @@ def _whole_seconds(job: Job, source: Any, settings: RunSettings) -> float:
         RunWriter(Path(folder) / "run", kind="explain", source="benchmark") as writer,
     ):
         writer.use_recipes(job.classifier.name, list(job.recipes), job.unit_images)
-        writer.describe(models={})
+        writer.describe(models={job.classifier.name: described(job)})
         begin = time.perf_counter()
         Runner(
             job.classifier,

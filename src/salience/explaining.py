@@ -469,7 +469,7 @@ def explain_run(
             if job.note:
                 notes.append(job.note)
             jobs.append(job)
-        entries = _with_queries({job.classifier.name: _describe(job) for job in jobs}, jobs)
+        entries = _with_queries({job.classifier.name: described(job) for job in jobs}, jobs)
         for job in jobs:
             writer.use_recipes(job.classifier.name, list(job.recipes), job.unit_images)
         writer.set_images(_image_columns(source, jobs[0].labels))
@@ -560,7 +560,8 @@ def _recorded(before: Mapping[str, Any], classifier: Classifier, settings: RunSe
     return replace(found, threads=settings.threads) if settings.threads else found
 
 
-def _describe(job: Job) -> dict[str, Any]:
+def described(job: Job) -> dict[str, Any]:
+    """Return a model's entry in ``run.json``."""
     c = job.classifier
     return {
         "spec": c.spec,

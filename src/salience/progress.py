@@ -153,6 +153,8 @@ def _words(event: Event) -> str:
         if not event.images:
             return f"{event.model}: nothing left to do, {counted(event.reused, 'image')} already done"
         kept = f", {event.reused} already done" if event.reused else ""
+        if not event.calls_per_image:  # work without a model
+            return f"{event.model}: {counted(event.images, 'image')} to {event.verb}{kept}"
         return (
             f"{event.model}: {counted(event.images, 'image')} to {event.verb}{kept}; "
             f"{counted(event.calls_per_image, 'model call')} an image, in batches of {event.batch} "

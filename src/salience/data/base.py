@@ -69,11 +69,14 @@ class RawImage:
         What :meth:`ImageSource.content_hash` gives for the same image.
     where
         What messages call this image.
+    fitted
+        Whether the pixels are a model's input already: nothing is resampled or cropped.
     """
 
     data: bytes | Pixels
     content_hash: str
     where: str = "image"
+    fitted: bool = False
 
 
 def hash_content(data: bytes | Pixels) -> str:
@@ -206,6 +209,23 @@ class ImageSource(ABC):
             return self.content_hash(ref)
         except (OSError, ImagesError):
             return None
+
+    def finish(self, refs: Sequence[ImageRef], pixels: Any) -> Any:
+        """Return what a model is given in the place of a batch's pixels: a change that is made on its device.
+
+        Parameters
+        ----------
+        refs
+            The N images of the batch.
+        pixels
+            A tensor (N, 3, H, W) in [0, 1], of the model's size, on its device; it is left as it is.
+
+        Returns
+        -------
+        Tensor
+            Of the same shape and type. What an image gets does not depend on the images beside it.
+        """
+        return pixels
 
     def check(self, preprocessing: Preprocessing) -> None:
         """Find out at once what would fail for every image: float images that do not have the model's size.

@@ -77,7 +77,7 @@ def decode(raw: RawImage, preprocessing: Preprocessing) -> LoadedImage:
         height, width = raw.data.shape[:2]
         check_float_size(height, width, preprocessing, raw.where)
         return LoadedImage(raw.data, raw.content_hash, width, height)
-    if isinstance(raw.data, np.ndarray) and _is_whole(raw.data, preprocessing):
+    if isinstance(raw.data, np.ndarray) and (raw.fitted or _is_whole(raw.data, preprocessing)):
         rows, columns = preprocessing.size
         return LoadedImage(raw.data, raw.content_hash, columns, rows)
     try:
@@ -86,6 +86,22 @@ def decode(raw: RawImage, preprocessing: Preprocessing) -> LoadedImage:
     except Exception as error:  # Pillow raises all kinds of errors on broken files; each is about this one image
         raise ImagesError(f"{raw.where}: {_cause(error, raw.data)}.") from error
     return LoadedImage(pixels, raw.content_hash, image.width, image.height)
+
+
+def decode_whole(raw: RawImage) -> Pixels:
+    """Decode an image at its own size: uint8 (H, W, 3), or float32 as it was given.
+
+    Raises
+    ------
+    ImagesError
+        When the image cannot be decoded; the message names the image and the cause.
+    """
+    if isinstance(raw.data, np.ndarray):
+        return raw.data
+    try:
+        return np.array(_open_bytes(raw.data))
+    except Exception as error:  # as above
+        raise ImagesError(f"{raw.where}: {_cause(error, raw.data)}.") from error
 
 
 def check_float_size(height: int, width: int, preprocessing: Preprocessing, where: str) -> None:

@@ -318,9 +318,10 @@ class Runner:
     def _explain(
         self, unit: UnitResult, ready: list[tuple[ImageRef, LoadedImage]], members: tuple[int, ...], sweep: Sweep
     ) -> None:
+        pixels = to_pixels([image.pixels for _, image in ready], self.classifier)
         batch = Batch(
             tuple(ref.image_id for ref, _ in ready),
-            to_pixels([image.pixels for _, image in ready], self.classifier),
+            self.source.finish([ref for ref, _ in ready], pixels),
             torch.tensor([-1 if (v := self._label_of[ref.index]) is None else v for ref, _ in ready]),
         )
         planned = sweep.plan

@@ -10,6 +10,8 @@
     crop = 0.875
     classes = "classes.txt"             # or a list
 
+``backbone = "other.toml"`` stands in the place of ``factory`` for another model, named by its card or spec, whose linear
+layer ``head = "fc"`` is replaced by one for the classes of this card; ``weights`` then hold all of it.
 ``pt2 = "program.pt2"`` stands in the place of ``factory`` for an exported program, ``model = "onnx:net.onnx"`` or
 ``model = "https://host/predict"`` for a model of which only outputs are known. A card without any of them describes
 a model that is named beside it.
@@ -29,10 +31,11 @@ from salience.models.classifier import Classifier
 from salience.models.description import Description, Positive, parse_options, validated
 from salience.models.exported import load_exported
 from salience.models.factories import make
+from salience.models.heads import replace_head
 from salience.models.registry import NAME, Request, adapters, make_name, parse_spec
 from salience.models.weights import load_weights
 
-SOURCES = ("factory", "pt2", "model")
+SOURCES = ("factory", "pt2", "model", "backbone")
 # what says how a model is asked, and which kinds of model it can be said of
 ONNX_KEYS = frozenset({"scores", "output"})
 HTTP_KEYS = frozenset(
@@ -46,6 +49,8 @@ class Card(Description):
     factory: str | None = None
     pt2: str | None = None
     model: str | None = None
+    backbone: str | None = None
+    head: str | None = None
     weights: str | None = None
     name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")] | None = None
 
@@ -95,20 +100,33 @@ def read_card(path: Path) -> Card:
     card = parse_card(path)
     given = [key for key in SOURCES if getattr(card, key) is not None]
     if len(given) != 1:
-        listed = "both " + " and ".join(map(repr, given)) if given else "neither 'factory', 'pt2' nor 'model'"
+        listed = "both " + " and ".join(map(repr, given)) if given else "neither 'factory', 'pt2', 'model' nor 'backbone'"
         raise ModelError(
             f"{where} gives {listed}: give one of them, "
             "factory = 'file.py:function' for a model in Python, pt2 = 'file.pt2' for an exported program, or "
             "model = 'onnx:file.onnx' or 'https://...' for one of which only outputs are known. A card of "
             "preprocessing alone goes behind --card, with the model itself behind --model."
         )
-    if card.weights is not None and card.factory is None:
+    _check_backbone(card, where)
+    if card.weights is not None and card.factory is None and card.backbone is None:
         raise ModelError(
             f"{where} gives 'weights' with {given[0]!r}, but an exported program holds its own: leave them out."
         )
     if card.model is None:
         _refuse_keys(card, frozenset(), where)
     return card
+
+
+def _check_backbone(card: Card, where: str) -> None:
+    """Refuse a backbone without what makes it a classifier of the card's own classes, and a head without a backbone."""
+    needed = [key for key in ("head", "weights", "classes") if getattr(card, key) is None]
+    if card.backbone is not None and needed:
+        raise ModelError(
+            f"{where} gives 'backbone' and not {', '.join(map(repr, needed))}: needed are 'head', the name of the linear "
+            "layer that is replaced, 'classes', the names of what it tells apart, and 'weights', the trained ones."
+        )
+    if card.backbone is None and card.head is not None:
+        raise ModelError(f"{where} gives 'head', which goes with 'backbone' alone. Take it out.")
 
 
 def describe(request: Request, keys: frozenset[str]) -> tuple[Card, Path, str]:
@@ -172,6 +190,8 @@ def load_card(path: Path, device: torch.device | None = None) -> Classifier:
         classifier = _load_described(card.model, path, device)
     elif card.pt2 is not None:
         classifier = load_exported(base / card.pt2, card, base, where, device)
+    elif card.backbone is not None:
+        classifier = _load_trained(card, base, where, device)
     else:
         made = make(card.factory or "", base, where)
         if card.weights is not None:
@@ -180,6 +200,31 @@ def load_card(path: Path, device: torch.device | None = None) -> Classifier:
         classifier = card.build(made, base, where)
     classifier.name = card.name or make_name(path.stem)
     return classifier
+
+
+def _load_trained(card: Card, base: Path, where: str, device: torch.device) -> Classifier:
+    """Load a backbone, give it a head for the card's classes, and load the weights of both."""
+    made = load_backbone(card.backbone or "", base, device)
+    classifier = card.build(made, base, where)
+    replace_head(classifier.module, card.head or "", len(classifier.classes or ()), where)
+    load_weights(classifier.module, base / (card.weights or ""), where)
+    return classifier
+
+
+def load_backbone(spec: str, base: Path, device: torch.device) -> Classifier:
+    """Load the classifier that ``spec`` names; the path of a card or of a Python file in it is relative to ``base``.
+
+    Raises
+    ------
+    ModelError
+        When the spec names nothing that can be loaded.
+    """
+    found, target, options = parse_spec(spec)
+    if found.prefix == "card":
+        return load_card(base / target, device)
+    if found.prefix == "python" and target.rpartition(":")[0].endswith(".py"):
+        target = str(base / target)
+    return found.load(Request(spec, target, device, options, base))
 
 
 def _load_described(spec: str, path: Path, device: torch.device) -> Classifier:

@@ -50,6 +50,8 @@ EXPECTED = {
     "paid": "true or false is needed: whether asking costs something",
     "max_queries": "the number of images that may be sent at most is needed, e.g. max_queries = 100000",
     "version": "a text that changes when the model behind the URL does is needed, e.g. version = '2024-05'",
+    "backbone": "the card or spec of the model that was trained further is needed, e.g. backbone = 'timm:resnet18'",
+    "head": "the dotted name of its last linear layer is needed, e.g. head = 'fc'",
     "weights": "the path of a .safetensors, .pt, .pth or .th file is needed",
     "name": "a name of letters, digits, '_', '.' and '-' is needed, e.g. name = 'resnet-50'",
 }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from salience.comparison.result import Comparison, read_comparison
 from salience.errors import RunError
 from salience.report.bundles import INLINE_BYTES, Bundles
+from salience.report.comparison.page import render_comparison
 from salience.report.drawing import Drawing
 from salience.report.frame import STYLES, Link, Links, render
 from salience.report.gather import gather
@@ -48,7 +51,7 @@ def write_report(run_folder: str | Path, *, inline_bytes: int = INLINE_BYTES) ->
     """
     run = open_run(run_folder)
     folder = run.folder / "report"
-    chosen = [page for page in PAGES if page.stage is None or page.stage in run.info.get("stages", {})]
+    chosen = [page for page in PAGES if page.stage is None or _shown(run.info.get("stages", {}).get(page.stage))]
     names = ["index.html", *(page.file for page in chosen[1:])]
     sidecars: set[str] = set()
     for page, name in zip(chosen, names, strict=True):
@@ -84,6 +87,33 @@ def write_scores(scores: Scores, path: str | Path | None = None) -> Path:
     return write_report(scores.run.folder)
 
 
+def write_comparison(comparison: Comparison, path: str | Path | None = None) -> Path:
+    """Write the page of a comparison: into its run, or to ``path``, with everything in the one file.
+
+    Raises
+    ------
+    RunError
+        When the page cannot be written.
+    """
+    if path is None:
+        return write_report(comparison.run.folder)
+    page = Path(path)
+    bundles = Bundles(page.parent, sys.maxsize)
+    text = render_comparison(comparison, bundles)
+    with whole_file(page) as file:
+        file.write(text.encode())
+    return page
+
+
+def _shown(stage: Mapping[str, Any] | None) -> bool:
+    """Tell whether a stage has results to show; what is whole or nothing says so itself."""
+    return stage is not None and bool(stage.get("complete", True))
+
+
+def _render_comparison(run: Run, bundles: Bundles, links: Links) -> str:
+    return render_comparison(read_comparison(run), bundles, links)
+
+
 def _render_evaluation(run: Run, bundles: Bundles, links: Links) -> str:
     return render_scores(read_scores(run), bundles, links)
 
@@ -115,6 +145,7 @@ class Page:
 
 
 PAGES = (
+    Page("compare", "Comparison", "comparison.html", _render_comparison),
     Page("evaluate", "Trust", "trust.html", _render_evaluation),
     Page(None, "Maps", "maps.html", _render_maps),
 )

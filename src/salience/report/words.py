@@ -99,6 +99,8 @@ def target(rule: str, classes: Sequence[str] = ()) -> str:
         return "the true class"
     if rule == "all":
         return "every class"
+    if rule == "given":
+        return "the class named for each image"
     head, _, name = rule.partition(":")
     if head == "class":
         known = name.isdigit() and int(name) < len(classes)

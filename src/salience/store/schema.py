@@ -246,7 +246,7 @@ DERIVED: dict[str, pa.Schema] = {
         ("low", _F64, "lower end of its 95 % interval"),
         ("high", _F64, "upper end"),
         ("p", _F64, "p-value of the difference"),
-        ("q", _F64, "Benjamini-Hochberg over all interventions"),
+        ("q", _F64, "Benjamini-Hochberg over all interventions on the model"),
     ),
 }
 

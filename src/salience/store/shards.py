@@ -58,6 +58,7 @@ class MapArray:
         self.folder = folder
         meta = read_json(folder / "zarr.json")
         self._meta = meta
+        self._grows = True
         try:
             per_shard, *_ = meta["chunk_grid"]["configuration"]["chunk_shape"]
             _, height, width = meta["shape"]
@@ -73,12 +74,21 @@ class MapArray:
 
     @classmethod
     def create(
-        cls, folder: Path, per_shard: int, grid: tuple[int, int], dtype: str, attributes: dict[str, object]
+        cls,
+        folder: Path,
+        per_shard: int,
+        grid: tuple[int, int],
+        dtype: str,
+        attributes: dict[str, object],
+        *,
+        grows: bool = True,
     ) -> MapArray:
-        """Make an empty array, or open the one that is there."""
+        """Make an empty array, or open the one that is there; only one process may let it grow."""
         if not (folder / "zarr.json").exists():
             write_json(folder / "zarr.json", array_metadata(0, per_shard, grid, dtype, attributes))
-        return cls(folder)
+        array = cls(folder)
+        array._grows = grows
+        return array
 
     def path(self, shard: int) -> Path:
         """Return the file of a shard."""
@@ -98,9 +108,11 @@ class MapArray:
             file.write(data.data)
             file.write(raw)
             file.write(struct.pack("<I", google_crc32c.value(raw)))
-        self._grow((shard + 1) * self.per_shard)
+        if self._grows:
+            self.grow((shard + 1) * self.per_shard)
 
-    def _grow(self, rows: int) -> None:
+    def grow(self, rows: int) -> None:
+        """Make the array at least so many rows long."""
         if rows > self._meta["shape"][0]:
             self._meta["shape"][0] = rows
             write_json(self.folder / "zarr.json", self._meta)

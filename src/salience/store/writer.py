@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
@@ -18,12 +18,13 @@ import pyarrow as pa
 from salience.errors import RunError
 from salience.store.files import write_json, write_table
 from salience.store.run import Run, read_info
-from salience.store.schema import DERIVED, FORMAT, IMAGES, PARTS, VERSION, table
-from salience.store.shards import Floats, MapArray
-from salience.store.unit import Content, FailureRow, Known, Recipe, StageUnit, UnitResult
+from salience.store.schema import DERIVED, FORMAT, IMAGES, VERSION
+from salience.store.shards import Floats
+from salience.store.unit import Known, Recipe, StageUnit, UnitResult
+from salience.store.unit_writer import Record, UnitWriter
 
 
-class RunWriter:
+class RunWriter(UnitWriter):
     """A run directory opened for writing; use it as a context manager.
 
     Parameters
@@ -42,17 +43,16 @@ class RunWriter:
         another process is writing it.
     """
 
+    grows = True
+
     def __init__(self, folder: str | Path, *, kind: str, source: str, map_dtype: str = "float16") -> None:
-        self.folder = Path(folder)
+        super().__init__(folder)
         self.kind = kind
         self.source = source
         self.map_dtype = map_dtype
-        self.info: dict[str, Any] = {}
-        self.per_unit: dict[str, int] = {}
         self._lock: IO[str] | None = None
         self._turn = RLock()  # units of several stages may come from several threads
         self._made: list[Path] = []
-        self._arrays: dict[str, MapArray] = {}
 
     # ------------------------------------------------------------------ opening and closing
 
@@ -177,7 +177,7 @@ class RunWriter:
     # ------------------------------------------------------------------ results
 
     def commit(self, unit: UnitResult) -> None:
-        """Write a unit: arrays, then tables, then the record that makes them count.
+        """Write a unit of maps as the next one.
 
         Raises
         ------
@@ -185,93 +185,51 @@ class RunWriter:
             When something cannot be written; the unit then does not count, all earlier ones do.
         """
         with self._turn:
-            self._commit(unit)
-
-    def _commit(self, unit: UnitResult) -> None:
-        number = self._unit
-        maps: dict[str, list[Any]] = {c: [] for c in ("recipe", "image_id", "target", "row", "scale", "score", "key")}
-        diagnostics: dict[str, list[Any]] = {c: [] for c in ("recipe", "image_id", "target", "name", "value")}
-        for recipe, rows in unit.maps.items():
-            if not rows.values:
-                continue
-            array = self._array(recipe, rows.values[0].shape)
-            array.write(number, np.stack(rows.values))
-            first = number * array.per_shard
-            ids, targets, scores, keys = zip(*rows.owners, strict=True)
-            maps["recipe"] += [recipe] * len(ids)
-            maps["image_id"] += ids
-            maps["target"] += targets
-            maps["row"] += range(first, first + len(ids))
-            maps["scale"] += rows.scales
-            maps["score"] += scores
-            maps["key"] += keys
-            for row in rows.diagnostics:
-                for column, value in zip(diagnostics, (recipe, *row), strict=True):
-                    diagnostics[column].append(value)
-        tables: dict[str, dict[str, list[Any]]] = {
-            "contents": _content_columns([*unit.images, *unit.unanswered]),
-            "predictions": self._predictions(unit),
-            "maps": maps,
-            "diagnostics": diagnostics,
-            "failures": _failure_columns(unit.failures),
-        }
-        self._finish(
-            tables,
-            {
-                "model": unit.model,
-                "recipes": sorted(r for r, rows in unit.maps.items() if rows.values),
-                "images": len(unit.images),
-                "failures": len(unit.failures),
-                "seconds": round(unit.seconds, 3),
-            },
-        )
+            self.write(self._unit, unit)
+            self._unit += 1
 
     def commit_stage(self, unit: StageUnit) -> None:
-        """Write a unit of another stage: its tables, then the record that names what is finished.
+        """Write a unit of another stage as the next one.
 
         Raises
         ------
         RunError
             When something cannot be written; the unit then does not count, all earlier ones do.
         """
-        tables = {
-            "contents": _content_columns(unit.images),
-            "failures": _failure_columns(unit.failures),
-            **unit.tables,
-        }
-        self._finish(
-            tables,
-            {
-                "stage": unit.stage,
-                "model": unit.model,
-                "recipes": sorted(unit.recipes),
-                "images": len(unit.images),
-                "contents": {i.image_id: i.content_hash for i in unit.images},
-                "failures": len(unit.failures),
-                "seconds": round(unit.seconds, 3),
-            },
-        )
+        with self._turn:
+            self.write_stage(self._unit, unit)
+            self._unit += 1
 
-    def adopt(self, tables: Mapping[str, pa.Table], maps: Mapping[str, Floats], record: Mapping[str, Any]) -> None:
-        """Write a unit of another run as the next one of this run: its maps, its tables, its record.
-
-        ``maps`` holds the stored values (rows, h, w) of each recipe, in the order of their rows in the table ``maps``.
+    def adopt(self, tables: Mapping[str, pa.Table], maps: Mapping[str, Floats], record: Record) -> None:
+        """Write a unit of another run as the next one; see :meth:`UnitWriter.copy`.
 
         Raises
         ------
         RunError
             When something cannot be written; the unit then does not count.
         """
-        number = self._unit
-        tables = dict(tables)
-        if maps:
-            place = {}
-            for recipe, values in maps.items():
-                array = self._array(recipe, values.shape[1:])
-                array.write(number, values)
-                place[recipe] = number * array.per_shard
-            tables["maps"] = _placed(tables["maps"], place)
-        self._write(tables, record)
+        with self._turn:
+            self.copy(self._unit, tables, maps, record)
+            self._unit += 1
+
+    def reserve(self, count: int) -> int:
+        """Set numbers aside for units that other processes write; return the first."""
+        with self._turn:
+            first = self._unit
+            self._unit += count
+            return first
+
+    def take(self, number: int, grids: Mapping[str, tuple[int, int]]) -> None:
+        """Take note of a unit that another process wrote, and of the grids of its maps by recipe."""
+        with self._turn:
+            for recipe, grid in grids.items():
+                array = self._array(recipe, grid)
+                array.grow((number + 1) * array.per_shard)
+
+    def learn(self, recipe: str, grid: tuple[int, int]) -> None:
+        """Take note of the grid of a recipe's maps, in ``run.json`` too."""
+        super().learn(recipe, grid)
+        self.describe()
 
     def put_derived(self, name: str, rows: pa.Table | dict[str, Any]) -> None:
         """Write a table of the run as a whole, in the place of an earlier one; null where a float is NaN.
@@ -288,87 +246,6 @@ class RunWriter:
             for f, v in ((f, columns[f.name]) for f in schema)
         ]
         write_table(self.folder / "derived" / f"{name}.parquet", pa.table(made, schema=schema))
-
-    def _finish(self, tables: Mapping[str, dict[str, list[Any]]], record: Mapping[str, Any]) -> None:
-        """Write a unit's parts from columns, then its record."""
-        made = {name: table(name, columns) for name, columns in tables.items() if columns.get("image_id")}
-        with self._turn:
-            self._write(made, record)
-
-    def _write(self, tables: Mapping[str, pa.Table], record: Mapping[str, Any]) -> None:
-        """Write a unit's parts, then the record that makes them count."""
-        number = self._unit
-        for name in PARTS:
-            path = self.folder / "tables" / name / f"{number:06d}.parquet"
-            if name in tables:
-                write_table(path, tables[name])
-            else:
-                path.unlink(missing_ok=True)  # of a unit that was killed before it counted
-        write_json(self.folder / "units" / f"{number:06d}.json", {**record, "unit": number})
-        self._unit = number + 1
-
-    def _predictions(self, unit: UnitResult) -> dict[str, list[Any]]:
-        if not unit.images:
-            return {c: [] for c in ("image_id", "model", "predicted", "probability", "logits", "key")}
-        logits = np.stack([i.logits for i in unit.images]).astype(np.float64)
-        best = logits.argmax(axis=1)
-        weights = next((self.info["recipes"][r].get("weights", "") for r in unit.maps), "")
-        tops = 1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
-        return {
-            "image_id": [i.image_id for i in unit.images],
-            "model": [unit.model] * len(unit.images),
-            "predicted": best,
-            "probability": tops.astype(np.float32),
-            "logits": [i.logits for i in unit.images],
-            "key": [f"{weights}:{i.content_hash}" for i in unit.images],
-        }
-
-    def _array(self, recipe: str, grid: tuple[int, ...]) -> MapArray:
-        if recipe not in self._arrays:
-            entry = self.info["recipes"][recipe]
-            if tuple(entry.get("grid") or grid) != tuple(grid):
-                raise RunError(
-                    f"The maps of {recipe} have the grid {tuple(grid)} now and {tuple(entry['grid'])} before. "
-                    "Choose another --out."
-                )
-            if "grid" not in entry:
-                entry["grid"] = [int(v) for v in grid]
-                self.describe()
-            self._arrays[recipe] = MapArray.create(
-                self.folder / "maps" / recipe,
-                int(entry["per_shard"]),
-                (int(grid[0]), int(grid[1])),
-                entry["map_dtype"],
-                {k: entry[k] for k in ("model", "method", "signed", "target", "output")},
-            )
-        return self._arrays[recipe]
-
-
-def _placed(rows: pa.Table, first: Mapping[str, int]) -> pa.Table:
-    """Give rows of the table ``maps`` their places in other arrays: those of a recipe from ``first`` on, in turn."""
-    place = dict(first)
-    out = np.empty(len(rows), dtype=np.int64)
-    for i, recipe in enumerate(rows["recipe"].to_pylist()):
-        out[i] = place[recipe]
-        place[recipe] += 1
-    at = rows.schema.get_field_index("row")
-    return rows.set_column(at, rows.schema.field(at), pa.array(out))
-
-
-def _content_columns(contents: Sequence[Content]) -> dict[str, list[Any]]:
-    return {name: [getattr(i, name) for i in contents] for name in PARTS["contents"].names}
-
-
-def _failure_columns(failures: Sequence[FailureRow]) -> dict[str, list[Any]]:
-    return {
-        "image_id": [f.failure.image_id for f in failures],
-        "model": [f.failure.model for f in failures],
-        "method": [f.failure.method for f in failures],
-        "recipe": [f.recipe for f in failures],
-        "kind": [f.failure.kind for f in failures],
-        "message": [f.failure.message for f in failures],
-        "key": [f.key for f in failures],
-    }
 
 
 def _now() -> str:

@@ -1,0 +1,1 @@
+"""How a model behaves over a dataset: five measures of its salience, each as published and corrected."""

@@ -1,0 +1,256 @@
+"""Whether changing a concept's pixels changes the predictions: fills of its segments against area-matched others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from salience.comparison.attributing import Attributions
+from salience.comparison.frame import to_input
+from salience.comparison.segments import area_matched
+from salience.comparison.stage import Made, identify, workers
+from salience.data.base import ImageRef, ImageSource
+from salience.data.decode import LoadedImage, load
+from salience.data.preprocessing import Preprocessing
+from salience.engine.events import Listener, PlanChanged
+from salience.engine.fills import fill
+from salience.engine.masked import Packer
+from salience.engine.passes import is_out_of_memory
+from salience.engine.plan import Plan
+from salience.engine.random import row_key
+from salience.engine.runner import UNIT_CALLS, to_pixels
+from salience.engine.scalars import Output, score
+from salience.engine.tune import running
+from salience.errors import ImagesError, ModelError
+from salience.models.classifier import Classifier
+from salience.store.packed import LabelMaps
+from salience.store.unit import Content
+
+FILLS = ("blur", "mean")
+"""What takes the place of pixels: the image under a wide Gaussian, and its mean colour."""
+_VERSION = 1
+_IMAGES = 32
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One concept in one image: the segments that are filled, and those of other concepts that are filled instead."""
+
+    image_id: str
+    concept: int
+    segments: tuple[int, ...]
+    control: tuple[int, ...]
+
+
+@dataclass
+class Intervener:
+    """Asks one model about filled images, unit by unit.
+
+    Parameters
+    ----------
+    trials
+        By image id.
+    scores
+        The scalar of each image as it is, by image id.
+    targets
+        The class whose scalar is asked for, by image id.
+    plan
+        How the model is run; halved where memory runs out, and ``on_plan`` hears of it.
+    partition
+        The recipe of the label maps.
+    view
+        How the model's input lies in an image.
+    """
+
+    classifier: Classifier
+    source: ImageSource
+    labels: LabelMaps
+    trials: Mapping[str, Sequence[Trial]]
+    scores: Mapping[str, float]
+    targets: Mapping[str, int]
+    output: Output
+    plan: Plan
+    listen: Listener
+    on_plan: Callable[[Plan], None]
+    partition: str
+    view: Preprocessing
+    fills: tuple[str, ...] = FILLS
+    description: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        trials = [[t.image_id, t.concept, t.segments, t.control] for some in self.trials.values() for t in some]
+        asked = [trials, {i: self.targets[i] for i in self.trials}]
+        self.description = {
+            "model": self.classifier.name,
+            "what": "drops",
+            "version": _VERSION,
+            "weights": self.classifier.fingerprint(),
+            "output": self.output,
+            "partition": self.partition,
+            "fills": list(self.fills),
+            "trials": hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest(),
+        }
+        self.recipe = identify(self.description)
+
+    def unit_images(self) -> int:
+        """Return how many images keep a unit near 4096 model calls."""
+        return max(1, min(UNIT_CALLS // max(1, self.calls_per_image()), _IMAGES))
+
+    def calls_per_image(self) -> int:
+        """Return the largest number of rows that an image needs."""
+        return max((2 * len(self.fills) * len(t) for t in self.trials.values()), default=0)
+
+    def compute(self, refs: Sequence[ImageRef]) -> Made:
+        """Ask for all trials of some images; with smaller batches where memory runs out."""
+        with ThreadPoolExecutor(workers(), thread_name_prefix="decode") as threads:
+            loaded = list(threads.map(self._load, refs))
+        while True:
+            try:
+                with running(self.classifier, self.plan):
+                    return self._ask(refs, loaded)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                name = self.classifier.name
+                if self.plan.batch == 1:
+                    raise ModelError(f"There is no memory for a batch of one image of {name!r}: {error}") from error
+                self.plan = replace(self.plan, batch=self.plan.batch // 2)
+                self.on_plan(self.plan)
+                self.listen(PlanChanged(name, self.plan.batch))
+                if self.classifier.device.type == "cuda":
+                    torch.cuda.empty_cache()
+
+    def _load(self, ref: ImageRef) -> tuple[Content, LoadedImage] | Exception:
+        try:
+            size, changed = self.source.stamp(ref)
+            image = load(self.source, ref, self.classifier.preprocessing)
+        except Exception as error:  # a decoder's own surprise belongs to its image, not to the run
+            return error
+        return Content(ref.image_id, image.content_hash, size, changed, image.width, image.height), image
+
+    def _ask(self, refs: Sequence[ImageRef], loaded: Sequence[tuple[Content, LoadedImage] | Exception]) -> Made:
+        packer = Packer(self.classifier, self.plan)
+        made = Made()
+        asked: list[tuple[Content, Tensor]] = []
+        for ref, found in zip(refs, loaded, strict=True):
+            if isinstance(found, Exception):
+                told = str(found) if isinstance(found, ImagesError) else f"{ref.image_id} cannot be read: {found}"
+                made.fail(ref.image_id, self.classifier.name, self.recipe, told)
+            else:
+                asked.append((found[0], self._add(packer, *found)))
+        packer.flush()
+        for content, answers in asked:
+            made.images.append(content)
+            if not bool(answers.isfinite().all()):
+                message = "The model's output for this image with filled segments is not finite (NaN or infinite)."
+                made.fail(content.image_id, self.classifier.name, self.recipe, message, content.content_hash)
+                continue
+            self._rows(made, content, answers.numpy())
+        made.forward = packer.calls.forward
+        return made
+
+    def _add(self, packer: Packer, content: Content, image: LoadedImage) -> Tensor:
+        """Ask for an image's rows: (trials, fills, 2), the concept's and the control's; return where answers come."""
+        trials = self.trials[content.image_id]
+        pixels = to_pixels([image.pixels], self.classifier)
+        fills = torch.cat([fill(name, pixels).expand_as(pixels) for name in self.fills])
+        masks = torch.from_numpy(self._masks(content)).to(pixels.device)
+        shape = (len(trials), len(self.fills), 2)
+        index = torch.arange(int(np.prod(shape)), device=pixels.device)
+        which_mask = index // (2 * len(self.fills)) * 2 + index % 2
+        which_fill = index // 2 % len(self.fills)
+        answers = torch.full((len(index),), float("nan"), dtype=torch.float64)
+        target = self.targets[content.image_id]
+
+        def write(inputs: Tensor, rows: slice) -> None:
+            torch.where(masks[which_mask[rows]].unsqueeze(1), fills[which_fill[rows]], pixels, out=inputs)
+
+        def take(logits: Tensor, rows: slice) -> None:
+            wanted = torch.full((len(logits),), target, dtype=torch.int64, device=logits.device)
+            answers[rows] = score(self.output, logits.double(), wanted).cpu()
+
+        packer.add(len(index), write, take)
+        return answers
+
+    def _masks(self, content: Content) -> npt.NDArray[np.bool_]:
+        """Return the concept's and the control's pixels of each trial over the model's input, (2 * trials, H, W)."""
+        labels = to_input(self.labels.read(content.image_id), self.view, (content.height, content.width))
+        sides = [side for t in self.trials[content.image_id] for side in (t.segments, t.control)]
+        return np.stack([np.isin(labels, side) for side in sides])
+
+    def _rows(self, made: Made, content: Content, answers: npt.NDArray[np.float64]) -> None:
+        labels = self.labels.read(content.image_id)
+        area = np.bincount(labels.ravel()) / labels.size
+        trials = self.trials[content.image_id]
+        for trial, by_fill in zip(trials, answers.reshape(len(trials), len(self.fills), 2), strict=True):
+            for name, (changed, control) in zip(self.fills, by_fill.tolist(), strict=True):
+                made.add(
+                    "drops",
+                    {
+                        "recipe": self.recipe,
+                        "image_id": content.image_id,
+                        "model": self.classifier.name,
+                        "target": self.targets[content.image_id],
+                        "concept": trial.concept,
+                        "fill": name,
+                        "area": float(area[list(trial.segments)].sum()),
+                        "control_area": float(area[list(trial.control)].sum()),
+                        "clean": self.scores[content.image_id],
+                        "changed": changed,
+                        "control": control,
+                    },
+                )
+
+
+def choose_trials(
+    attributions: Attributions,
+    concept: npt.NDArray[np.integer],
+    worth: Sequence[int],
+    labels: LabelMaps,
+    most: int,
+    seed: int,
+) -> dict[str, list[Trial]]:
+    """Choose in which images each concept's pixels are changed, and the control segments of each.
+
+    Parameters
+    ----------
+    concept
+        Of each segment (P,).
+    worth
+        The concepts to test.
+    most
+        Images of a concept; of more, as many are drawn.
+
+    Returns
+    -------
+    dict
+        By image id, in the order of the images. Where a concept leaves no other segments, there is no trial of it.
+    """
+    image_of = attributions.image_of
+    chosen: dict[int, list[int]] = {}
+    for c in worth:
+        places = np.unique(image_of[concept == c])
+        keys = [row_key(seed, f"intervention {c}", attributions.images[i]) for i in places.tolist()]
+        for i in places[np.argsort(np.array(keys, dtype=np.uint64), kind="stable")[:most]].tolist():
+            chosen.setdefault(i, []).append(c)
+    trials: dict[str, list[Trial]] = {}
+    for i in sorted(chosen):
+        start, end = attributions.starts[i : i + 2].tolist()
+        image_id, own, area = attributions.images[i], concept[start:end], attributions.area[start:end]
+        for c in sorted(chosen[i]):
+            segments = np.flatnonzero(own == c)
+            key = row_key(seed, f"control {c}", image_id)
+            control = area_matched(labels.read(image_id), area, segments, segments, key)
+            if len(control):
+                made = Trial(image_id, c, tuple(segments.tolist()), tuple(int(s) for s in control))
+                trials.setdefault(image_id, []).append(made)
+    return trials
