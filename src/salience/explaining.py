@@ -18,8 +18,10 @@ import torch
 from salience.data.base import ImageSource, Shard
 from salience.data.labels import resolve_labels
 from salience.data.source import open_images
+from salience.engine.crew import Crew
 from salience.engine.descent import DescentMethod
 from salience.engine.events import Listener, ignore
+from salience.engine.hiring import hire
 from salience.engine.method import Activation, Labelled, PointMethod, WholeMethod
 from salience.engine.passes import needs_pixels
 from salience.engine.plan import MemoryFormat, Plan
@@ -53,6 +55,8 @@ class RunSettings:
     threads: int | None = None
     unit_images: int | None = None
     decoders: int | None = None
+    crew: Crew | None = None
+    """Several workers, where one process is not to do it all."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +221,7 @@ def _unit_images(
 
 
 def _run(job: Job, source: ImageSource, sink: Sink, listen: Listener, settings: RunSettings) -> Summary:
-    return Runner(
+    runner = Runner(
         job.classifier,
         source,
         job.classes,
@@ -228,7 +232,12 @@ def _run(job: Job, source: ImageSource, sink: Sink, listen: Listener, settings: 
         listen,
         job.unit_images,
         settings.decoders,
-    ).run()
+    )
+    if settings.crew is None:
+        return runner.run()
+    if not isinstance(sink, RunWriter):
+        raise SettingsError("Several workers write into a run directory: name one (out=, --out).")
+    return hire(settings.crew, runner, sink, listen).run()
 
 
 # ---------------------------------------------------------------------- in memory

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import salience
+
 CLASSES = ("ant", "bee", "cat", "dog")
 #: measuring how a model runs fastest takes longer than these models do
 FAST = ("--batch-size", "4", "--memory-format", "contiguous", "--threads", "1", "--device", "cpu")
@@ -176,3 +178,17 @@ def wait_for(condition: Any, what: str, seconds: float = 120.0) -> None:
     while not condition():
         assert time.monotonic() < end, f"waited {seconds} s for {what}"
         time.sleep(0.01)
+
+
+def results_of(run: Path) -> dict[str, object]:
+    """All results of a run: what must not depend on how often it was killed."""
+    opened = salience.open_run(run)
+    found: dict[str, object] = {}
+    for method in opened.methods:
+        maps = opened.maps(method)
+        found[method] = (maps.image_ids, maps.values.tobytes(), maps.targets.tobytes(), maps.scores.tobytes())
+        found[f"{method} diagnostics"] = {k: v.tobytes() for k, v in maps.diagnostics.items()}
+    for table in ("predictions", "failures", "diagnostics"):
+        found[table] = opened.table(table).to_pylist()
+    found["maps"] = opened.table("maps").drop_columns(["row"]).to_pylist()
+    return found

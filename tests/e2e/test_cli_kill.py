@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from terminal import FAST, Terminal, wait_for, write_pictures
+from terminal import FAST, Terminal, results_of, wait_for, write_pictures
 
 import salience
 
@@ -31,20 +31,6 @@ def files_of_finished_units(run: Path) -> dict[str, tuple[int, int]]:
         number = int(record.stem)
         parts = [record, *run.glob(f"tables/*/{record.stem}.parquet"), *run.glob(f"maps/*/c/{number}/0/0")]
         found.update({str(p.relative_to(run)): (p.stat().st_mtime_ns, p.stat().st_ino) for p in parts})
-    return found
-
-
-def contents(run: Path) -> dict[str, object]:
-    """All results of a run: what must not depend on how often it was killed."""
-    opened = salience.open_run(run)
-    found: dict[str, object] = {}
-    for method in opened.methods:
-        maps = opened.maps(method)
-        found[method] = (maps.image_ids, maps.values.tobytes(), maps.targets.tobytes(), maps.scores.tobytes())
-        found[f"{method} diagnostics"] = {k: v.tobytes() for k, v in maps.diagnostics.items()}
-    for table in ("predictions", "failures", "diagnostics"):
-        found[table] = opened.table(table).to_pylist()
-    found["maps"] = opened.table("maps").drop_columns(["row"]).to_pylist()
     return found
 
 
@@ -77,7 +63,7 @@ def resume_and_compare(many: Terminal) -> None:
     assert {name: after[name] for name in kept} == kept
     assert not list(run.rglob("*.partial"))
     assert many.here(*MANY, "--out", "whole").code == 0
-    assert contents(run) == contents(many.folder / "whole")
+    assert results_of(run) == results_of(many.folder / "whole")
     assert salience.open_run(run).info["status"] == "complete"
 
 
@@ -126,7 +112,7 @@ def test_torn_files_of_an_unfinished_unit_do_not_count(many: Terminal) -> None:
     (run / "units" / ".000099.json.1.partial").write_bytes(b"{")
     again = many.here(*MANY, "--out", "run")
     assert again.event("started")["images"] == 4
-    assert contents(run) == contents(many.folder / "whole")
+    assert results_of(run) == results_of(many.folder / "whole")
 
 
 def test_one_writer_at_a_time(many: Terminal) -> None:
@@ -158,6 +144,6 @@ def test_a_full_disk(many: Terminal) -> None:
         assert again.code == 0, again.err
         assert again.event("started")["reused"] == 8 * done
         assert many.here(*MANY, "--out", "whole").code == 0
-        assert contents(disk / "run") == contents(many.folder / "whole")
+        assert results_of(disk / "run") == results_of(many.folder / "whole")
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from salience.cli import (  # isort: skip  # the order of the help
     explain,  # noqa: F401
     evaluate,  # noqa: F401
+    audit,  # noqa: F401
     compare,  # noqa: F401
+    train,  # noqa: F401
     report,  # noqa: F401
     serve,  # noqa: F401
     merge,  # noqa: F401

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from salience.cli.app import app
-from salience.cli.inputs import columns_of, load, settings, split, write_page
+from salience.cli.inputs import columns_of, crew_of, load, settings, split, write_page
 from salience.cli.options import (
+    Address,
     BatchSize,
     Budget,
     Card,
     Columns,
     Device,
+    Engine,
+    GpusPerWorker,
     Images,
     Json,
     Limit,
@@ -36,6 +39,7 @@ from salience.cli.options import (
     Target,
     Threads,
     UnitImages,
+    Workers,
 )
 from salience.cli.shell import FAILURES, interrupted, told
 from salience.errors import SettingsError
@@ -69,6 +73,10 @@ def explain(
     card: Card = None,
     rate: Rate = None,
     device: Device = "auto",
+    engine: Engine = "local",
+    workers: Workers = None,
+    address: Address = "local",
+    gpus_per_worker: GpusPerWorker = 0.0,
     batch_size: BatchSize = None,
     threads: Threads = None,
     memory_format: MemoryFormat = None,
@@ -89,7 +97,7 @@ def explain(
         raise SettingsError(f"--map-dtype is {map_dtype!r}; choose float16 or float32.")
     columns = columns_of(column)
     part = None if shard is None else Shard.parse(shard)
-    how = settings(batch_size, threads, memory_format, unit_images)
+    how = settings(batch_size, threads, memory_format, unit_images, crew_of(engine, workers, address, gpus_per_worker))
     try:
         with listener(as_json=log_json) as listen:
             from salience.explaining import explain_run

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from salience.errors import SettingsError
 
 if TYPE_CHECKING:
+    from salience.engine.crew import Crew
     from salience.explaining import RunSettings
     from salience.models.classifier import Classifier
 
@@ -27,7 +28,11 @@ def load(models: list[str], device: str, card: Path | None, rate: str | None) ->
 
 
 def settings(
-    batch: int | None, threads: int | None, memory_format: str | None, unit_images: int | None = None
+    batch: int | None,
+    threads: int | None,
+    memory_format: str | None,
+    unit_images: int | None = None,
+    crew: Crew | None = None,
 ) -> RunSettings:
     """Return how the job is run, as the options say."""
     from salience.explaining import RunSettings
@@ -39,7 +44,19 @@ def settings(
         threads=threads,
         memory_format=memory_format,  # type: ignore[arg-type]  # checked above
         unit_images=unit_images,
+        crew=crew,
     )
+
+
+def crew_of(engine: str, workers: int | None, address: str, gpus: float) -> Crew | None:
+    """Return who does the work, None where it is this process."""
+    from salience.engine.crew import Crew
+
+    if engine == "local" and workers is None:
+        if address != "local" or gpus:
+            raise SettingsError("--address and --gpus-per-worker belong to --engine ray.")
+        return None
+    return Crew(engine, workers or 1, address, gpus)  # type: ignore[arg-type]  # checked by Crew itself
 
 
 def columns_of(pairs: list[str] | None) -> dict[str, str] | None:

@@ -69,6 +69,12 @@ ShardOf = Annotated[
         "--shard", metavar="I/N", help="Take the I-th of N parts of the images, each into an --out of its own: 3/8."
     ),
 ]
+Engine = Annotated[str, typer.Option(help="Who works: local (processes here) or ray (actors of a cluster).")]
+Address = Annotated[str, typer.Option(help="Ray cluster: local starts one here, auto finds this machine's, ray://...")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="So many processes or actors work side by side.  [default: one process]")
+]
+GpusPerWorker = Annotated[float, typer.Option(min=0.0, help="Graphics cards of a Ray worker; 0.5 shares one.")]
 LogJson = Annotated[bool, typer.Option("--log-json", help="Log every event as a JSON line on stderr.")]
 Report = Annotated[bool, typer.Option("--report/--no-report", help="Write the page at the end.")]
 UnitImages = Annotated[int | None, typer.Option("--unit-images", min=1, hidden=True)]

@@ -32,6 +32,7 @@ class Started(Event):
     device: str
     calls_per_image: int
     verb: str = "explain"
+    workers: int = 1
 
 
 @dataclass(frozen=True)

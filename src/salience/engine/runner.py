@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import queue
-import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,9 +17,11 @@ import torch
 from torch import Tensor
 
 from salience.data.base import ImageRef, ImageSource
-from salience.data.decode import LoadedImage, load
-from salience.engine.events import Committed, Failed, Finished, Listener, PlanChanged, Progress, Started, ignore
+from salience.data.decode import LoadedImage
+from salience.engine.committer import Committer
+from salience.engine.events import Failed, Finished, Listener, PlanChanged, Progress, Started, ignore
 from salience.engine.fills import DRAWN
+from salience.engine.loader import Decode, Loader, Stream
 from salience.engine.method import Labelled, Method, PointMethod, Rivals
 from salience.engine.passes import Calls, rival_count
 from salience.engine.plan import Plan
@@ -42,11 +41,11 @@ Array = npt.NDArray[Any]
 UNIT_BYTES = 64 * 2**20
 UNIT_CALLS = 4096
 UNIT_IMAGES = 1024
-_DECODED_TOGETHER = 64
 _TELL_EVERY_S = 0.1
 _NO_CLASS = {
     "label": "The label is to be explained, and the image has none. Give labels, or use the target 'predicted'.",
-    "given": "There is no class to explain: the reference has no usable answer for this image, or the model no such class.",
+    "given": "There is no class to explain: the reference has no usable answer for this image, or the model has no such "
+    "class.",
 }
 
 
@@ -150,6 +149,11 @@ class Runner:
     decoders: int | None = None
 
     def __post_init__(self) -> None:
+        self._begin = time.perf_counter()
+        self._total = self._spent = self._done = self._images = 0
+        self._told = 0.0
+        self._stamps: dict[int, tuple[int, int]] = {}
+        self._sweeps: dict[tuple[int, ...], Sweep] = {}
         self._label_of = {ref.index: label for ref, label in zip(self.source.refs, self.labels, strict=True)}
 
     def run(self) -> Summary:
@@ -162,11 +166,11 @@ class Runner:
         """
         begin = time.perf_counter()
         summary = Summary(plan=self.plan)
-        work = self._missing(self.sink.known())
+        work = self.missing(self.sink.known())
         summary.reused = len(self.source.refs) - len({ref.index for refs, _ in work for ref in refs})
         self._begin = time.perf_counter()
         account = self.classifier.account
-        with running(self.classifier, self.plan), _Writer(self.sink, self.listen, self.classifier) as writer:
+        with running(self.classifier, self.plan), Committer(self.sink, self.listen, self.classifier) as writer:
             sweeps = {members: self._sweep(members) for _, members in work}
             self._total = sum(len(refs) * self._cost(sweeps[members]) for refs, members in work)
             self._spent = 0
@@ -187,9 +191,7 @@ class Runner:
                     calls.forward + calls.backward,
                 )
             )
-            self._stamps: dict[int, tuple[int, int]] = {}
-            with _Loader(self.source, self.classifier.preprocessing, self._decoders(), self._stamps) as loader:
-                decode = loader.between if self.classifier.device.type == "cpu" else loader.ahead
+            with self._loading() as decode:
                 stream = decode([ref for refs, _ in work for ref in refs], self.plan.batch)
                 for refs, members in work:
                     for at in range(0, len(refs), self.unit_images):
@@ -217,9 +219,43 @@ class Runner:
         )
         return summary
 
+    # ------------------------------------------------------------------ for workers
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Have the model and the decoders ready for :meth:`compute`, and leave all as it was found."""
+        with running(self.classifier, self.plan), self._loading() as self._decode:
+            yield
+
+    def compute(self, images: Sequence[int], members: tuple[int, ...]) -> tuple[UnitResult, Calls, Plan]:
+        """Return a unit of the images at these places of the source, the model calls, and the plan that held.
+
+        Raises
+        ------
+        SalienceError
+            When the model fails.
+        """
+        by_place = {ref.index: ref for ref in self.source.refs}
+        refs = [by_place[i] for i in images]
+        sweep = self._sweeps.setdefault(members, self._sweep(members))
+        before = replace(sweep.calls)
+        unit = self._unit(refs, members, sweep, self._decode(refs, sweep.plan.batch), Summary())
+        spent = Calls(sweep.calls.forward - before.forward, sweep.calls.backward - before.backward)
+        return unit, spent, sweep.plan
+
+    def calls_per_image(self, members: tuple[int, ...]) -> Calls:
+        """Return the rows that an image needs for these methods."""
+        return self._sweep(members).calls_per_image()
+
+    @contextmanager
+    def _loading(self) -> Iterator[Decode]:
+        """Start the threads that decode; yield the way in which they are used beside this model."""
+        with Loader(self.source, self.classifier.preprocessing, self._decoders(), self._stamps) as loader:
+            yield loader.between if self.classifier.device.type == "cpu" else loader.ahead
+
     # ------------------------------------------------------------------ what to do
 
-    def _missing(self, known: Known) -> list[tuple[list[ImageRef], tuple[int, ...]]]:
+    def missing(self, known: Known) -> list[tuple[list[ImageRef], tuple[int, ...]]]:
         """Group the images by the methods they lack: [(images, positions of methods)]."""
         groups: dict[tuple[int, ...], list[ImageRef]] = {}
         for ref in self.source.refs:
@@ -234,7 +270,7 @@ class Runner:
                     if known.failed.get((recipe.id, ref.image_id)) == key:
                         continue
                 lacking.append(i)
-            if lacking and known.failed.get((self.classifier.name, ref.image_id)) == self._image_key(ref, content):
+            if lacking and known.failed.get((self.classifier.name, ref.image_id)) == self.image_key(ref, content):
                 continue
             if lacking:
                 groups.setdefault(tuple(lacking), []).append(ref)
@@ -243,7 +279,7 @@ class Runner:
     def _label(self, ref: ImageRef) -> int | None:
         return self._label_of[ref.index] if self.request.target.by_image else None
 
-    def _image_key(self, ref: ImageRef, content: str | None) -> str:
+    def image_key(self, ref: ImageRef, content: str | None) -> str:
         """Return the key under which an image as a whole fails: the model and its content, or the file's stamp."""
         if content is None:
             try:
@@ -285,7 +321,7 @@ class Runner:
         refs: Sequence[ImageRef],
         members: tuple[int, ...],
         sweep: Sweep,
-        stream: Iterator[tuple[ImageRef, LoadedImage | ImagesError]],
+        stream: Stream,
         summary: Summary,
     ) -> UnitResult:
         begin = time.perf_counter()
@@ -294,7 +330,7 @@ class Runner:
         for position in range(len(refs)):
             ref, loaded = next(stream)
             if isinstance(loaded, ImagesError):
-                self._fail(unit, ref.image_id, "unreadable", str(loaded), self._image_key(ref, None))
+                self._fail(unit, ref.image_id, "unreadable", str(loaded), self.image_key(ref, None))
             elif self.request.target.by_image and self._label_of[ref.index] is None:
                 unit.unanswered.append(self._content_of(ref, loaded))
                 self._fail(
@@ -302,7 +338,7 @@ class Runner:
                     ref.image_id,
                     "label",
                     _NO_CLASS[self.request.target.kind],
-                    self._image_key(ref, loaded.content_hash),
+                    self.image_key(ref, loaded.content_hash),
                 )
             else:
                 ready.append((ref, loaded))
@@ -335,7 +371,7 @@ class Runner:
             ((ref, image),) = ready
             self._stamps.pop(ref.index, None)
             message = f"There is no memory for a batch of one image: {error}"
-            self._fail(unit, ref.image_id, "memory", message, self._image_key(ref, image.content_hash))
+            self._fail(unit, ref.image_id, "memory", message, self.image_key(ref, image.content_hash))
             return
         finally:
             if sweep.plan != planned:
@@ -350,7 +386,7 @@ class Runner:
             else:
                 unit.unanswered.append(content)
                 message = "The model's output for this image is not finite (NaN or infinite)."
-                self._fail(unit, ref.image_id, "model", message, self._image_key(ref, image.content_hash))
+                self._fail(unit, ref.image_id, "model", message, self.image_key(ref, image.content_hash))
         names = [(ref.image_id, result_key(image.content_hash, self._label(ref))) for ref, image in ready]
         for i, place in enumerate(members):
             self._collect(unit, self.recipes[place], self._pack(result.maps[i].values), host, i, names, kept)
@@ -460,108 +496,3 @@ def choose_unit_images(plan: Plan, map_bytes: int, calls: Calls) -> int:
         return max(1, by_calls)
     images = max(1, min(by_bytes, by_calls, UNIT_IMAGES))
     return max(plan.batch, images // plan.batch * plan.batch)
-
-
-class _Loader:
-    """Decodes ahead in threads, in order, never more than ``ahead`` images at a time."""
-
-    def __init__(
-        self, source: ImageSource, preprocessing: Any, workers: int, stamps: dict[int, tuple[int, int]]
-    ) -> None:
-        self._source = source
-        self._stamps = stamps
-        self._preprocessing = preprocessing
-        self._workers = workers
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-
-    def __enter__(self) -> _Loader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def _load(self, ref: ImageRef) -> LoadedImage | ImagesError:
-        try:
-            stamp = self._source.stamp(ref)  # before reading: an image that changes meanwhile is then noticed next time
-            image = load(self._source, ref, self._preprocessing)
-        except ImagesError as error:
-            return error
-        except Exception as error:  # a decoder's own surprise belongs to its image, not to the run
-            return ImagesError(f"{ref.image_id} cannot be read: {type(error).__name__}: {error}")
-        self._stamps[ref.index] = stamp
-        return image
-
-    def _load_some(self, refs: Sequence[ImageRef]) -> list[tuple[ImageRef, LoadedImage | ImagesError]]:
-        return [(ref, self._load(ref)) for ref in refs]
-
-    def ahead(self, refs: Sequence[ImageRef], batch: int) -> Iterator[tuple[ImageRef, LoadedImage | ImagesError]]:
-        """Yield images in order, decoded while the model runs, four batches ahead: for accelerators."""
-        waiting: deque[Future[list[tuple[ImageRef, LoadedImage | ImagesError]]]] = deque()
-        together = max(1, batch // 8)  # small images cost less than a task of their own
-        coming = (refs[at : at + together] for at in range(0, len(refs), together))
-        for some in coming:
-            waiting.append(self._pool.submit(self._load_some, some))
-            if len(waiting) * together >= 4 * batch:
-                break
-        while waiting:
-            yield from waiting.popleft().result()
-            following = next(coming, None)
-            if following is not None:
-                waiting.append(self._pool.submit(self._load_some, following))
-
-    def between(self, refs: Sequence[ImageRef], batch: int) -> Iterator[tuple[ImageRef, LoadedImage | ImagesError]]:
-        """Yield images in order, decoded by all workers between batches: for models on the CPU.
-
-        There the model fills every core, so decoding beside it gains nothing and makes its threads wait for one
-        another. Every change from decoding to the model costs some milliseconds, until the threads have their cores
-        back; so several batches are decoded at once.
-        """
-        many = max(batch, _DECODED_TOGETHER)
-        for at in range(0, len(refs), many):
-            some = refs[at : at + many]
-            together = -(-len(some) // self._workers)
-            tasks = [self._pool.submit(self._load_some, some[k : k + together]) for k in range(0, len(some), together)]
-            for task in tasks:
-                yield from task.result()
-
-
-class _Writer:
-    """Commits units in a thread of its own, in order; at most two wait."""
-
-    def __init__(self, sink: Sink, listen: Listener, classifier: Classifier) -> None:
-        self._sink, self._listen = sink, listen
-        self._model, self._account = classifier.name, classifier.account
-        self._queue: queue.Queue[tuple[UnitResult, str] | None] = queue.Queue(maxsize=2)
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
-
-    def __enter__(self) -> _Writer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._queue.put(None)
-        self._thread.join()
-        if self._error is not None and kind is None:
-            raise self._error
-
-    def put(self, unit: UnitResult, name: str) -> None:
-        self._raise()
-        self._queue.put((unit, name))
-
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def _work(self) -> None:
-        while (item := self._queue.get()) is not None:
-            if self._error is not None:
-                continue
-            unit, name = item
-            try:
-                self._sink.commit(unit)
-                if self._account is not None:
-                    self._account.committed(name)
-                self._listen(Committed(self._model, len(unit.images)))
-            except BaseException as error:  # handed to the thread that computes
-                self._error = error

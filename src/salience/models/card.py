@@ -10,8 +10,8 @@
     crop = 0.875
     classes = "classes.txt"             # or a list
 
-``backbone = "other.toml"`` stands in the place of ``factory`` for another model, named by its card or spec, whose linear
-layer ``head = "fc"`` is replaced by one for the classes of this card; ``weights`` then hold all of it.
+``backbone = "other.toml"`` stands in the place of ``factory`` for another model, named by its card or spec, whose
+linear layer ``head = "fc"`` is replaced by one for the classes of this card; ``weights`` then hold all of it.
 ``pt2 = "program.pt2"`` stands in the place of ``factory`` for an exported program, ``model = "onnx:net.onnx"`` or
 ``model = "https://host/predict"`` for a model of which only outputs are known. A card without any of them describes
 a model that is named beside it.
@@ -100,7 +100,9 @@ def read_card(path: Path) -> Card:
     card = parse_card(path)
     given = [key for key in SOURCES if getattr(card, key) is not None]
     if len(given) != 1:
-        listed = "both " + " and ".join(map(repr, given)) if given else "neither 'factory', 'pt2', 'model' nor 'backbone'"
+        listed = (
+            "both " + " and ".join(map(repr, given)) if given else "neither 'factory', 'pt2', 'model' nor 'backbone'"
+        )
         raise ModelError(
             f"{where} gives {listed}: give one of them, "
             "factory = 'file.py:function' for a model in Python, pt2 = 'file.pt2' for an exported program, or "
@@ -122,8 +124,8 @@ def _check_backbone(card: Card, where: str) -> None:
     needed = [key for key in ("head", "weights", "classes") if getattr(card, key) is None]
     if card.backbone is not None and needed:
         raise ModelError(
-            f"{where} gives 'backbone' and not {', '.join(map(repr, needed))}: needed are 'head', the name of the linear "
-            "layer that is replaced, 'classes', the names of what it tells apart, and 'weights', the trained ones."
+            f"{where} gives 'backbone' and not {', '.join(map(repr, needed))}: needed are 'head', the name of the "
+            "linear layer that is replaced, 'classes', what it tells apart, and 'weights', the trained ones."
         )
     if card.backbone is None and card.head is not None:
         raise ModelError(f"{where} gives 'head', which goes with 'backbone' alone. Take it out.")

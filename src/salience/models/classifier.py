@@ -17,6 +17,7 @@ from salience.errors import ModelError
 if TYPE_CHECKING:
     from salience.models.account import Account
     from salience.models.layers import Layer
+    from salience.models.origin import Origin
 
 GRADIENTS = "gradients"
 LAYERS = "layers"
@@ -89,6 +90,7 @@ class Classifier:
         self.classes: tuple[str, ...] | None = None if classes is None else tuple(str(c) for c in classes)
         self.name = name
         self.spec = spec or name
+        self.origin: Origin | None = None
         self.layer = layer
         self.token_grid = token_grid
         self.capabilities = capabilities

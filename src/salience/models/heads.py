@@ -58,7 +58,7 @@ def find_head(classifier: Classifier) -> str:
     if not found:
         raise ModelError(
             f"Model {classifier.name!r} ({type(classifier.module).__name__}) does not end in a linear layer "
-            "(torch.nn.Linear) that gives the logits, so it cannot get a head for other classes. Choose another backbone."
+            "(torch.nn.Linear) that gives the logits, so it cannot get a head for other classes. Choose another."
         )
     return found[-1]
 
@@ -77,7 +77,7 @@ def replace_head(
         When there is no such linear layer.
     """
     old = linear_at(module, name, where)
-    new: nn.Linear = nn.utils.skip_init(
+    new: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
         nn.Linear,
         old.in_features,
         classes,

@@ -11,6 +11,7 @@ import torch
 from salience.errors import ModelError, SettingsError, nearest
 from salience.models.classifier import LAYERS, Classifier
 from salience.models.devices import resolve_device
+from salience.models.origin import Origin
 from salience.models.rate import Rate, parse_rate
 from salience.models.registry import Request, adapters, check_name, parse_spec, redacted, split_name
 
@@ -66,6 +67,7 @@ def load_model(
     if rate is not None:
         _limit([classifier], rate)
     classifier.spec = redacted(text)
+    classifier.origin = Origin(text, name or classifier.name, layer, None if card is None else os.fspath(card))
     classifier.name = name or classifier.name
     classifier.layer = layer or classifier.layer
     _check_layer(classifier)

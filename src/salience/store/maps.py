@@ -16,7 +16,7 @@ class Failure:
     """Something that could not be computed, and why.
 
     ``kind`` is ``unreadable`` (the image), ``label`` (unknown, but asked for), ``model`` (its answer), ``map`` (the
-    method's answer) or ``memory``.
+    method's answer), ``memory``, or ``crash`` (the process did not survive it).
     ``method`` is None where the image failed for all methods.
     """
 

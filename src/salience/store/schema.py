@@ -64,7 +64,7 @@ PARTS: dict[str, pa.Schema] = {
         ("model", _S, "name of the model"),
         ("method", _S, "name of the method, null where the image failed for all"),
         ("recipe", _S, "which array, null where the image failed for all"),
-        ("kind", _S, "unreadable, label, model, map or memory"),
+        ("kind", _S, "unreadable, label, model, map, memory or crash"),
         ("message", _S, "what went wrong"),
         ("key", _S, "content hash or file stamp under which it failed"),
     ),

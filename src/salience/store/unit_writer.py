@@ -31,21 +31,23 @@ class UnitWriter:
         The run directory.
     info
         What its ``run.json`` says: the recipes that maps belong to.
+    token
+        What the process that holds the run has written into ``.lock``. When it is gone, so is that process, and a unit
+        that is still under way must not be written beside those of the next one. None: this process holds the run.
     """
 
     grows = False
     """Whether arrays are told of their length as units come; who gives out numbers tells it where several write."""
 
-    def __init__(self, folder: str | Path, info: dict[str, Any] | None = None) -> None:
+    def __init__(self, folder: str | Path, info: dict[str, Any] | None = None, token: str | None = None) -> None:
         self.folder = Path(folder)
+        self.token = token
         self.info: dict[str, Any] = info or {}
-        self.learned: dict[str, tuple[int, int]] = {}
         self._arrays: dict[str, MapArray] = {}
 
     def learn(self, recipe: str, grid: tuple[int, int]) -> None:
         """Take note of the grid of a recipe's maps, when its first ones come."""
         self.info["recipes"][recipe]["grid"] = list(grid)
-        self.learned[recipe] = grid
 
     def write(self, number: int, unit: UnitResult) -> None:
         """Write a unit of maps.
@@ -142,13 +144,19 @@ class UnitWriter:
 
     def _record(self, number: int, tables: Mapping[str, pa.Table], record: Record) -> None:
         """Write a unit's parts, then the record that makes them count."""
+        self._check_token()
         for name in PARTS:
             path = self.folder / "tables" / name / f"{number:06d}.parquet"
             if name in tables:
                 write_table(path, tables[name])
             else:
                 path.unlink(missing_ok=True)  # of a unit that was killed before it counted
+        self._check_token()
         write_json(self.folder / "units" / f"{number:06d}.json", {**record, "unit": number})
+
+    def _check_token(self) -> None:
+        if self.token is not None and (self.folder / ".lock").read_text(encoding="utf-8") != self.token:
+            raise RunError(f"Another command writes {self.folder} now, so this worker ends.")
 
     def _predictions(self, unit: UnitResult) -> dict[str, list[Any]]:
         if not unit.images:

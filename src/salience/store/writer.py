@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from threading import RLock
@@ -51,6 +52,7 @@ class RunWriter(UnitWriter):
         self.source = source
         self.map_dtype = map_dtype
         self._lock: IO[str] | None = None
+        self.claim = ""
         self._turn = RLock()  # units of several stages may come from several threads
         self._made: list[Path] = []
 
@@ -68,7 +70,7 @@ class RunWriter(UnitWriter):
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._made = absent
-            self._lock = (self.folder / ".lock").open("w")
+            self._lock = (self.folder / ".lock").open("a")
         except OSError as error:
             raise RunError(f"Cannot write {self.folder}: {error.strerror}. Choose another --out.") from error
         try:
@@ -80,6 +82,10 @@ class RunWriter(UnitWriter):
             raise RunError(
                 f"Another process is writing {self.folder}. Wait for it, or choose another --out."
             ) from error
+        self.claim = uuid.uuid4().hex
+        self._lock.truncate(0)
+        self._lock.write(self.claim)
+        self._lock.flush()
         for partial in self.folder.rglob(".*.partial"):
             partial.unlink(missing_ok=True)
         if exists:

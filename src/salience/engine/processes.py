@@ -1,0 +1,168 @@
+"""Workers that are processes on this machine: one for each graphics card, or a share of the cores for each."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import signal
+import traceback
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import torch
+
+from salience.engine.crew import Died, Done, Pool, Task
+from salience.engine.worker import Assignment, Worker
+from salience.errors import ModelError, SalienceError
+
+
+@dataclass
+class _Process:
+    """A worker's process, the way to it, and what it was given."""
+
+    process: BaseProcess
+    pipe: Connection
+    place: int
+    task: Task | None = None
+    ready: bool = False
+
+
+@dataclass
+class Processes(Pool):
+    """Spawned processes; one that dies is replaced at once.
+
+    Parameters
+    ----------
+    device
+        The device of the command: the workers of ``cuda`` take the cards in turn.
+    """
+
+    assignment: Assignment
+    workers: int
+    device: str
+    _running: list[_Process] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._running = [self._start(i) for i in range(self.workers)]
+
+    def _start(self, place: int) -> _Process:
+        ours, theirs = self._context.Pipe()
+        device, threads = share(self.device, self.assignment.plan.threads, place, self.workers)
+        process = self._context.Process(
+            target=_work, args=(theirs, device, threads), name=f"salience-worker-{place}", daemon=True
+        )
+        process.start()
+        theirs.close()
+        ours.send(self.assignment)
+        return _Process(process, ours, place)
+
+    def idle(self) -> int:
+        """Return how many processes have nothing to do; those that are still loading the model count too."""
+        return sum(p.task is None for p in self._running)
+
+    def give(self, task: Task) -> None:
+        """Send a task to the first process that has none."""
+        chosen = next(p for p in sorted(self._running, key=lambda p: not p.ready) if p.task is None)
+        chosen.task = task
+        try:
+            chosen.pipe.send(task)
+        except OSError:  # it is dead already: waiting will find out
+            return
+
+    def wait(self) -> list[Done | Died]:
+        """Wait for an answer or a death."""
+        found: list[Done | Died] = []
+        while not found:
+            by_pipe = {p.pipe: p for p in self._running}
+            for pipe in wait(list(by_pipe)):
+                assert isinstance(pipe, Connection)
+                found += self._hear(by_pipe[pipe])
+        return found
+
+    def _hear(self, worker: _Process) -> list[Done | Died]:
+        try:
+            answer: Any = worker.pipe.recv()
+        except (EOFError, OSError):
+            return self._replace(worker)
+        if answer == "ready":
+            worker.ready = True
+            return []
+        if isinstance(answer, BaseException):
+            raise answer
+        worker.task = None
+        return [answer]
+
+    def _replace(self, worker: _Process) -> list[Done | Died]:
+        """Put another process in the place of one that ended."""
+        worker.process.join(10)
+        how = ended(worker.process.exitcode)
+        if not worker.ready:
+            raise ModelError(f"A worker ended while it loaded the model: {how}.")
+        self._running[self._running.index(worker)] = self._start(worker.place)
+        return [] if worker.task is None else [Died(worker.task, how)]
+
+    def close(self) -> None:
+        """End the processes: those that wait at once, those that work when they look up."""
+        for worker in self._running:
+            worker.pipe.close()
+        for worker in self._running:
+            worker.process.join(0.5)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+
+
+def share(device: str, threads: int, place: int, workers: int) -> tuple[str, int]:
+    """Return a worker's device and its threads: the cards in turn, the threads of the plan in equal parts."""
+    kind = device.partition(":")[0]
+    if kind == "cuda" and ":" not in device:
+        return f"cuda:{place % max(1, torch.cuda.device_count())}", threads
+    if kind == "cpu":
+        return device, max(1, (threads or torch.get_num_threads()) // workers)
+    return device, threads
+
+
+def ended(code: int | None) -> str:
+    """Say how a process ended."""
+    if code is None or code >= 0:
+        return f"it ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = str(-code)
+    reason = " (out of memory, or ended from outside)" if name == "SIGKILL" else ""
+    return f"it was ended by {name}{reason}"
+
+
+def _work(pipe: Connection, device: str, threads: int) -> None:
+    """Run a worker in its process, until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's to answer
+    _end_with_parent()
+    try:
+        with Worker(pipe.recv(), device, threads) as worker:
+            pipe.send("ready")
+            while True:
+                task = pipe.recv()
+                pipe.send(worker.do(task))
+    except (EOFError, OSError) as error:
+        if not isinstance(error, (EOFError, BrokenPipeError, ConnectionResetError)):
+            pipe.send(_portable(error))
+    except Exception as error:
+        pipe.send(_portable(error))
+
+
+def _end_with_parent() -> None:
+    """Have the system end this process when the command is killed, where it can (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error that another process can raise: one for people as it is, a surprise with its place."""
+    if isinstance(error, SalienceError):
+        return error
+    return RuntimeError("".join(traceback.format_exception(error)))
