@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from salience.behaviour.measures import MEASURES, STATISTICS
 from salience.listing import method_rows, metric_rows, model_rows
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = ("README.md", "docs/evaluate.md", "docs/models.md")
+FILES = ("README.md", "docs/audit.md", "docs/evaluate.md", "docs/models.md")
 
 
 def methods() -> str:
@@ -36,8 +37,26 @@ def metrics() -> str:
     return "\n".join(lines)
 
 
+def measures() -> str:
+    """A section a measure: what it asks, and its numbers in both forms with what fools them."""
+    lines: list[str] = []
+    for measure in MEASURES.values():
+        lines += [f"## {measure.name.capitalize()}", "", measure.question, ""]
+        lines += ["| form | statistic | what it is | better | what fools it |", "|---|---|---|---|---|"]
+        for statistic in STATISTICS.values():
+            if statistic.measure == measure.name:
+                better = "" if statistic.direction == "neither" else statistic.direction
+                cells = (statistic.form, f"`{statistic.name}`", statistic.summary, better, statistic.fools)
+                lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+TABLES = (("methods", methods), ("metrics", metrics), ("models", models), ("measures", measures))
+
+
 def fill(text: str) -> str:
-    for name, table in (("methods", methods), ("metrics", metrics), ("models", models)):
+    for name, table in TABLES:
         begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         if begin in text:
             head, rest = text.split(begin, 1)

@@ -28,7 +28,7 @@ class Pictures:
     marked: np.ndarray
 
 
-def pictures(count: int, seed: int, marked: tuple[float, float] = (0.0, 0.0), noise: float = 60.0) -> Pictures:
+def pictures(count: int, seed: int, marked: tuple[float, float] = (0.0, 0.0), noise: float = 20.0) -> Pictures:
     """Return pictures, class after class in turn; marked with the first share on class 0 and the second on others."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % len(CLASSES)
@@ -44,8 +44,9 @@ def pictures(count: int, seed: int, marked: tuple[float, float] = (0.0, 0.0), no
             ((abs(y - row) < 2) | (abs(x - column) < 2)) & (away < 9),
             ((x - column).astype(int) % 5 < 2) & (away < 9),
         )[label]
-        ground, ink = rng.uniform(60, 110, 3), rng.uniform(120, 170, 3)
-        picture = np.where(shape[:, :, None], ink, ground) + rng.normal(0, noise, (SIDE, SIDE, 1))
+        ground = rng.uniform(70, 180, 3)
+        ink = ground + rng.choice([-1, 1]) * rng.uniform(50, 80)
+        picture = np.where(shape[:, :, None], ink, ground) + rng.normal(0, noise, (SIDE, SIDE, 3))
         if has[i]:
             picture[MARK, MARK] = (250, 20, 220)
         made[i] = picture.clip(0, 255)
@@ -71,7 +72,7 @@ class Net(nn.Module):
         return self.head(self.body(x).mean((2, 3)))
 
 
-def trained(data: Pictures, seed: int, name: str, steps: int = 250, size: int = SIDE) -> Classifier:
+def trained(data: Pictures, seed: int, name: str, steps: int = 400, size: int = SIDE) -> Classifier:
     """Return a net that has learnt the pictures."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,14 +1,14 @@
 """Finished comparisons of photographs, made of numbers drawn here: no model, no torch.
 
 Pieces of the photographs that scikit-image carries, two classes. Most images of the class ``synthetic`` have a caption
-in their bottom left corner, and the model ``captioned`` goes by it. The other concepts are segments of like colour.
+in their bottom left corner, and the model ``captioned`` goes by it. Other concepts are segments that are as bright.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,6 @@ import skimage.data
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 from skimage.segmentation import felzenszwalb
-from sklearn.cluster import KMeans
 
 from salience.comparison.confirmation import Drops, Interventions, confirm, intervention_effects
 from salience.comparison.effects import Slices, effects
@@ -33,10 +32,20 @@ from salience.store.schema import DERIVED
 from salience.store.unit import Content, FailureRow, ImageResult, MapRows, Recipe, StageUnit, UnitResult
 from salience.store.writer import RunWriter
 
-PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "ihc.png", "retina.jpg")
-FRAME = (96, 96)
+PHOTOGRAPHS = (
+    "astronaut.png",
+    "chelsea.png",
+    "coffee.png",
+    "rocket.jpg",
+    "motorcycle_left.png",
+    "ihc.png",
+    "retina.jpg",
+)
+FRAME = (72, 72)
+CORNER = (round(0.86 * FRAME[0]), round(0.46 * FRAME[1]))
+"""First row of the caption in the frame, and the column after its last."""
 STRENGTH = {"cropped": 0.0, "captioned": 0.5, "between": 0.2}
-"""Share of its attribution that each model gives to the caption."""
+"""Share of its attribution that each model gives to the caption; a model called ``X-again`` is the same as ``X``."""
 Floats = npt.NDArray[np.float64]
 
 
@@ -44,6 +53,55 @@ Floats = npt.NDArray[np.float64]
 def _photograph(name: str) -> npt.NDArray[np.uint8]:
     path = Path(skimage.data.__file__).parent / name
     return np.asarray(Image.open(path).convert("RGB"))
+
+
+@cache
+def _piece(i: int, side: int, captioned: bool) -> npt.NDArray[np.uint8]:
+    """Return a piece of a photograph, wider than high, with the caption where there is one."""
+    rng = np.random.default_rng([7, i])
+    whole = _photograph(PHOTOGRAPHS[i % len(PHOTOGRAPHS)])
+    height, width = side * 3 // 4, side
+    zoom = rng.uniform(1.0, 1.6)
+    h, w = min(whole.shape[0], round(height * zoom)), min(whole.shape[1], round(width * zoom))
+    top, left = (int(rng.integers(0, max(1, whole.shape[k] - v))) for k, v in ((0, h), (1, w)))
+    piece = Image.fromarray(whole[top : top + h, left : left + w]).resize((width, height), Image.Resampling.LANCZOS)
+    if captioned:
+        pen = ImageDraw.Draw(piece)
+        x1, y0 = round(0.46 * width), round(0.86 * height)
+        pen.rectangle((0, y0, x1, height), fill=(16, 16, 20))
+        pen.text((3, y0 + 1), "synthetic", fill=(250, 250, 250))
+    return np.asarray(piece)
+
+
+@cache
+def _framed(i: int, side: int, captioned: bool) -> npt.NDArray[np.uint8]:
+    """Return the same squashed to the frame."""
+    piece = Image.fromarray(_piece(i, side, captioned))
+    return np.asarray(piece.resize(FRAME[::-1], Image.Resampling.BILINEAR))
+
+
+@cache
+def _labels(i: int, side: int, captioned: bool) -> npt.NDArray[np.int32]:
+    """Return the label map of a piece, in which the caption is a segment of its own."""
+    labels = felzenszwalb(_framed(i, side, captioned), scale=120, sigma=0.8, min_size=25)
+    if captioned:
+        labels[CORNER[0] :, : CORNER[1]] = labels.max() + 1
+    return np.unique(labels, return_inverse=True)[1].reshape(FRAME).astype(np.int32)
+
+
+@cache
+def _map(i: int, model: str, captioned: bool, sign: int) -> npt.NDArray[np.float32]:
+    """Return a signed map, (h, w): mostly what all models see, and the caption where the model goes by it."""
+    strength = STRENGTH[model]
+    base = gaussian_filter(np.random.default_rng([3, i]).normal(size=FRAME), 4) + 0.004
+    own = np.random.default_rng([5, i, list(STRENGTH).index(model)])
+    base = base + gaussian_filter(own.normal(size=FRAME), 4) * 0.25
+    base = 2.4 * base / np.abs(base).sum()
+    if captioned and strength:
+        caption = np.zeros(FRAME)
+        caption[CORNER[0] :, : CORNER[1]] = 1
+        base = base + sign * 2.4 * strength * own.uniform(0.6, 1.4) * caption / caption.sum()
+    return base.astype(np.float32)
 
 
 @dataclass
@@ -54,7 +112,7 @@ class FakeComparison:
     images: int = 72
     models: Sequence[str] = ("cropped", "captioned")
     classes: tuple[str, ...] = ("real, of a camera", "synthetic")
-    colours: int = 5
+    shades: int = 5
     """Concepts besides the caption."""
     planted: bool = True
     labels: bool = True
@@ -111,22 +169,6 @@ class FakeComparison:
 
     # ------------------------------------------------------------------ images
 
-    def _piece(self, i: int) -> npt.NDArray[np.uint8]:
-        """Return a piece of a photograph, wider than high, with the caption where there is one."""
-        rng = np.random.default_rng([7, i])
-        whole = _photograph(PHOTOGRAPHS[i % len(PHOTOGRAPHS)])
-        height, width = self.side * 3 // 4, self.side
-        zoom = rng.uniform(1.0, 1.6)
-        h, w = min(whole.shape[0], round(height * zoom)), min(whole.shape[1], round(width * zoom))
-        top, left = (int(rng.integers(0, max(1, whole.shape[k] - v))) for k, v in ((0, h), (1, w)))
-        piece = Image.fromarray(whole[top : top + h, left : left + w]).resize((width, height), Image.Resampling.LANCZOS)
-        if self.captioned(i):
-            pen = ImageDraw.Draw(piece)
-            x1, y0 = round(0.46 * width), round(0.86 * height)
-            pen.rectangle((0, y0, x1, height), fill=(16, 16, 20))
-            pen.text((3, y0 + 1), "synthetic", fill=(250, 250, 250))
-        return np.asarray(piece)
-
     def captioned(self, i: int) -> bool:
         """Whether an image has the caption."""
         often = 0.9 if self.target(i) == 1 else 0.05
@@ -135,38 +177,19 @@ class FakeComparison:
     def _content(self, i: int) -> str:
         path = self.photos / self.name(i)
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(self._piece(i)).save(path, "PNG")
+        Image.fromarray(_piece(i, self.side, self.captioned(i))).save(path, "PNG", compress_level=1)
         return hash_content(path.read_bytes())
 
-    @cached_property
-    def _segmented(self) -> dict[int, npt.NDArray[np.int32]]:
-        found = {}
-        for i in range(self.images):
-            pixels = np.asarray(Image.fromarray(self._piece(i)).resize(FRAME[::-1], Image.Resampling.BILINEAR))
-            labels = felzenszwalb(pixels, scale=120, sigma=0.8, min_size=40)
-            if self.captioned(i):
-                labels[round(0.86 * FRAME[0]) :, : round(0.46 * FRAME[1])] = labels.max() + 1
-            found[i] = np.unique(labels, return_inverse=True)[1].reshape(FRAME).astype(np.int32)
-        return found
+    def _labels(self, i: int) -> npt.NDArray[np.int32]:
+        return _labels(i, self.side, self.captioned(i))
 
     # ------------------------------------------------------------------ maps
 
     def _map(self, i: int, model: str) -> npt.NDArray[np.float32]:
-        """Return a signed map, (h, w): mostly what both models see, and the caption where the model goes by it."""
-        rng = np.random.default_rng([3, i])
-        base = gaussian_filter(rng.normal(size=FRAME), 5) + 0.004
-        own = np.random.default_rng([5, i, list(STRENGTH).index(model)])
-        base = base + gaussian_filter(own.normal(size=FRAME), 5) * 0.25
-        base = 2.4 * base / np.abs(base).sum()
-        if self.captioned(i) and STRENGTH[model]:
-            caption = np.zeros(FRAME)
-            caption[round(0.86 * FRAME[0]) :, : round(0.46 * FRAME[1])] = 1
-            sign = 1 if self.target(i) == 1 else -1
-            base = base + sign * 2.4 * STRENGTH[model] * own.uniform(0.6, 1.4) * caption / caption.sum()
-        return base.astype(np.float32)
+        return _map(i, model.removesuffix("-again"), self.captioned(i), 1 if self.target(i) == 1 else -1)
 
     def _logits(self, i: int, model: str) -> npt.NDArray[np.float32]:
-        rng = np.random.default_rng([13, i, list(STRENGTH).index(model)])
+        rng = np.random.default_rng([13, i, list(STRENGTH).index(model.removesuffix("-again"))])
         logits = rng.normal(0, 0.3, len(self.classes))
         logits[self.target(i)] += 3.0 if rng.random() < 0.85 else -3.0
         return logits.astype(np.float32)
@@ -194,7 +217,7 @@ class FakeComparison:
         return unit
 
     def _partitions(self, shown: Sequence[int], contents: dict[int, str]) -> StageUnit:
-        maps = [self._segmented[i] for i in shown]
+        maps = [self._labels(i) for i in shown]
         columns = {
             "recipe": ["parts"] * len(shown),
             "image_id": [self.name(i) for i in shown],
@@ -210,14 +233,15 @@ class FakeComparison:
     # ------------------------------------------------------------------ what is derived
 
     def _derived(self, shown: Sequence[int]) -> dict[str, pa.Table | dict[str, object]]:
-        image, segment, area, row, column, colour, caption = self._segments(shown)
-        concept = 1 + KMeans(self.colours, n_init=1, random_state=0).fit_predict(colour)
+        image, segment, area, row, column, bright, caption = self._segments(shown)
+        steps = np.quantile(bright, np.linspace(0, 1, self.shades + 1)[1:-1])
+        concept = 1 + np.searchsorted(steps, bright)
         concept[caption] = 0
-        count = 1 + self.colours
+        count = 1 + self.shades
         totals, shares = {}, {}
         for model in self.models:
             maps = [self._map(i, model) for i in shown]
-            sums = [np.bincount(self._segmented[i].ravel(), m.ravel()) for i, m in zip(shown, maps, strict=True)]
+            sums = [np.bincount(self._labels(i).ravel(), m.ravel()) for i, m in zip(shown, maps, strict=True)]
             totals[model] = np.concatenate(sums)
             whole = np.array([np.abs(m.astype(np.float64)).sum() for m in maps])
             shares[model] = totals[model] / whole[image]
@@ -230,7 +254,10 @@ class FakeComparison:
         kinds = {m: by_concept(v) for m, v in shares.items()}
         told = effects(kinds, values if self.ledger else None, slices)
         concepts = _concepts(concept, image, area, row, column, [self.target(i) for i in shown], count)
-        quality = {c: quality_of(*v) for c, *v in zip(*(concepts[n] for n in ("concept", "cohesion", "stability")), strict=True)}
+        quality = {
+            c: quality_of(*v)
+            for c, *v in zip(*(concepts[n] for n in ("concept", "cohesion", "stability")), strict=True)
+        }
         order = order_concepts(told, quality)
         number = np.argsort(order)
         told = told.set_column(0, told.schema.field(0), pa.array(number[told["concept"].to_numpy()], pa.int32()))
@@ -269,19 +296,18 @@ class FakeComparison:
         }
 
     def _segments(self, shown: Sequence[int]) -> tuple[npt.NDArray[np.generic], ...]:
-        """Return columns over all segments: image, number, area, row, column, mean colour, whether it is the caption."""
+        """Return columns over all segments: image, number, area, row, column, brightness, whether it is the caption."""
         parts: list[list[npt.NDArray[np.generic]]] = []
         y, x = (np.mgrid[: FRAME[0], : FRAME[1]][k].ravel() / FRAME[k] for k in range(2))
         corner = (y >= 0.86) & (x < 0.46)
         for k, i in enumerate(shown):
-            labels = self._segmented[i].ravel()
+            labels = self._labels(i).ravel()
             size = np.bincount(labels).astype(np.float64)
-            pixels = Image.fromarray(self._piece(i)).resize(FRAME[::-1], Image.Resampling.BILINEAR)
-            flat = np.asarray(pixels, dtype=np.float64).reshape(-1, 3)
-            colour = np.stack([np.bincount(labels, flat[:, c]) / size for c in range(3)], axis=1)
+            light = _framed(i, self.side, self.captioned(i)).mean(axis=2).ravel()
+            bright = np.bincount(labels, light) / size
             caption = (np.bincount(labels, corner) / size > 0.9) & self.captioned(i)
             places = [np.bincount(labels, v) / size for v in (y, x)]
-            parts.append([np.full(len(size), k), np.arange(len(size)), size / labels.size, *places, colour, caption])
+            parts.append([np.full(len(size), k), np.arange(len(size)), size / labels.size, *places, bright, caption])
         return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
 
     def _quadrants(self, shown: Sequence[int]) -> dict[str, list[str | None]] | None:
@@ -350,10 +376,17 @@ class FakeComparison:
         }
         return {
             "images": {"source": str(self.photos), "kind": "folder", "count": self.images, "limit": None},
-            "models": {m: entry for m in self.models},
+            "models": dict.fromkeys(self.models, entry),
             "labels_of": self.models[0],
             "settings": {"target": "label", "output": "margin", "seed": 0, "map_dtype": "float32"},
-            "command": ["salience", "compare", "photos", *(f"--model={m}=card.toml" for m in self.models), "--out", "run"],
+            "command": [
+                "salience",
+                "compare",
+                "photos",
+                *(f"--model={m}=card.toml" for m in self.models),
+                "--out",
+                "run",
+            ],
             "environment": {"salience": "0.1.0", "python": "3.11"},
             "seconds": 3.5,
         }
@@ -374,7 +407,7 @@ class FakeComparison:
             "fills": ["blur", "mean"],
             "seed": 0,
             "ledger": self.ledger,
-            "concepts_found": 1 + self.colours,
+            "concepts_found": 1 + self.shades,
             "named": False,
             "recipes": {m: r.id for m, r in recipes.items()},
             "partition_recipe": "parts",

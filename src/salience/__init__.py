@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from salience.auditing import audit
+    from salience.behaviour.audit import Audit, read_audit
     from salience.comparing import compare
     from salience.comparison.result import Comparison, read_comparison
     from salience.errors import SalienceError
@@ -33,6 +35,7 @@ except PackageNotFoundError:  # run from a source tree that was never installed
     __version__ = "0.0.0"
 
 _HOMES = {
+    "Audit": "salience.behaviour.audit",
     "Classifier": "salience.models.classifier",
     "Comparison": "salience.comparison.result",
     "Maps": "salience.store.maps",
@@ -40,17 +43,20 @@ _HOMES = {
     "SalienceError": "salience.errors",
     "Scores": "salience.scores",
     "allegiance": "salience.metrics.allegiance",
+    "audit": "salience.auditing",
     "compare": "salience.comparing",
     "evaluate": "salience.evaluating",
     "explain": "salience.explaining",
     "explain_run": "salience.explaining",
     "load_model": "salience.models.loading",
     "open_run": "salience.store.run",
+    "read_audit": "salience.behaviour.audit",
     "read_comparison": "salience.comparison.result",
     "write_report": "salience.report",
 }
 
 __all__ = [
+    "Audit",
     "Classifier",
     "Comparison",
     "Maps",
@@ -58,18 +64,22 @@ __all__ = [
     "SalienceError",
     "Scores",
     "allegiance",
+    "audit",
     "compare",
     "evaluate",
     "explain",
     "explain_run",
     "load_model",
     "open_run",
+    "read_audit",
     "read_comparison",
     "write_report",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "training":  # a room of its own, whose names are imported when they are used
+        return importlib.import_module("salience.training")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'salience' has no attribute {name!r}")

@@ -32,7 +32,7 @@ from salience.engine.runner import UNIT_BYTES, UNIT_CALLS, UNIT_IMAGES
 from salience.engine.scalars import check_output
 from salience.engine.targets import Target, parse_target
 from salience.engine.tune import make_plan, running
-from salience.errors import MetricError, ModelError, RunError, SettingsError
+from salience.errors import MetricError, ModelError, RunError, SettingsError, nearest
 from salience.explaining import MapDtype, Outcome, RunSettings, answers_kept, explain_run
 from salience.methods.registry import parse_method
 from salience.metrics.backgrounds import parse_background
@@ -75,6 +75,7 @@ def evaluate(
     metrics: str | Sequence[str] = METRICS,
     background: str | Sequence[str] = BACKGROUND,
     labels: str = LABELS,
+    baselines: Sequence[str] | None = None,
     maps: External | Sequence[External] = (),
     runs: Sequence[str | Path] = (),
     out: str | Path | None = None,
@@ -111,6 +112,9 @@ def evaluate(
     labels
         The label set: ``predicted+M`` (the predicted class and its M runners-up), ``all`` classes, or ``predicted``,
         which leaves soundness out.
+    baselines
+        Names of :data:`~salience.metrics.baselines.BASELINES` that are scored beside the methods. All of them where
+        None, and besides them a map that is handed to every label.
     maps
         Maps from elsewhere: what :func:`~salience.explain` returned, or ``.npz`` files, see
         :func:`~salience.store.reader.read_npz`.
@@ -158,6 +162,9 @@ def evaluate(
     if not outside and not _list(methods):
         raise MetricError("There is nothing to score: name methods, or give maps or runs.")
     smooths = _smooths(smooth)
+    for name in baselines or ():
+        if name not in (known := [b.name for b in BASELINES]):
+            raise MetricError(f"There is no baseline {name!r}; choose of {', '.join(known)}.{nearest(name, known)}")
     if seeds < 1:
         raise SettingsError(f"seeds is {seeds}: 1 or more is needed.")
     source = open_images(images, columns=columns, limit=limit)
@@ -183,7 +190,7 @@ def evaluate(
         )
         outcome = compute(_list(methods), folder, seed=seed, allow_none=True)
         own = _own(outcome.run, _list(methods), classifier)
-        lines = _candidates([*own, *outside], len(own), seed)
+        lines = _candidates([*own, *outside], len(own), seed, baselines)
         shown = {name: line.name for (name, _), line in zip(own, lines, strict=False)}
         for k in range(seed + 1, seed + seeds):
             redrawn = _redrawn(compute, outcome.run, _list(methods), classifier, k)
@@ -251,7 +258,9 @@ def _outside(runs: Sequence[str | Path], maps: External | Sequence[External], cl
     return [*of_runs, *((reader.method, reader) for reader in readers)]
 
 
-def _candidates(readers: Sequence[Named], own: int, seed: int) -> list[Candidate]:
+def _candidates(
+    readers: Sequence[Named], own: int, seed: int, baselines: Sequence[str] | None = None
+) -> list[Candidate]:
     """Return the lines of the leaderboard: methods, each under a name of its own, and baselines.
 
     The maps of the first ``own`` were computed here, so their methods can be asked again.
@@ -266,8 +275,8 @@ def _candidates(readers: Sequence[Named], own: int, seed: int) -> list[Candidate
             method_candidate(reader, name, parse_method(readers[i][0]).method if i < own else None)
             for i, (name, reader) in enumerate(named)
         ),
-        *(baseline_candidate(b, seed) for b in BASELINES),
-        class_agnostic(named[0][1], named[0][0]),
+        *(baseline_candidate(b, seed) for b in BASELINES if baselines is None or b.name in baselines),
+        *([class_agnostic(named[0][1], named[0][0])] if baselines is None else []),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Entropy: how focused is the salience?"""
+"""Entropy: how focused the salience is."""
 
 from __future__ import annotations
 
@@ -90,34 +90,30 @@ def histogram_entropy(maps: npt.NDArray[np.uint8]) -> Floats:
     return found
 
 
-def _of_8bit(maps: Array) -> Floats:
+def of_8bit(maps: Array) -> Floats:
+    """Return the published entropy (N,) of raw maps (N, h, w)."""
     return histogram_entropy(published_8bit(maps)[0])
 
 
-def _no_contrast(maps: Array) -> Floats:
+def no_contrast(maps: Array) -> Floats:
+    """Return 1 for raw maps (N, h, w) whose published form is empty, else 0: (N,)."""
     return published_8bit(maps)[1].astype(np.float64)
 
 
 def is_empty(maps: Array) -> Floats:
     """Return 1 for maps (N, h, w) that are zero everywhere, else 0: (N,)."""
-    return (maps == 0).all(axis=(1, 2)).astype(np.float64)
-
-
-FORMULAS: dict[str, Callable[[Array], Floats]] = {
-    HISTOGRAM.name: _of_8bit,
-    SPATIAL.name: spatial_entropy,
-    GINI.name: gini,
-    HALF_MASS.name: half_mass_area,
-}
-"""What each number is of raw maps (N, h, w)."""
+    found: Floats = (maps == 0).all(axis=(1, 2)).astype(np.float64)
+    return found
 
 
 def entropy_columns(view: AuditView, model: str) -> Iterator[Column]:
     """Yield the entropy of a model's maps of clean images, in both forms."""
-    formulas = [
-        (HISTOGRAM, _of_8bit),
-        (EMPTY_8BIT, _no_contrast),
-        *((s, FORMULAS[s.name]) for s in (SPATIAL, GINI, HALF_MASS)),
+    formulas: list[tuple[Statistic, Callable[[Array], Floats]]] = [
+        (HISTOGRAM, of_8bit),
+        (EMPTY_8BIT, no_contrast),
+        (SPATIAL, spatial_entropy),
+        (GINI, gini),
+        (HALF_MASS, half_mass_area),
         (EMPTY, is_empty),
     ]
     values = of_maps(view, model, [formula for _, formula in formulas])

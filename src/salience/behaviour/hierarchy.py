@@ -16,7 +16,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ _SPLITS = 10_000
 _ROWS = 64
 _EQUAL = 1e-12
 
+K = TypeVar("K", bound=Hashable)
 Scope = Literal["recipe", "runs", "none"]
 Test = Literal["permutation", "bootstrap", "images", "none"]
 
@@ -60,7 +61,7 @@ class Mean:
     units: int
 
 
-class Means:
+class Means(Generic[K]):
     """Means of many runs and statistics over the same images, drawn in blocks so that little is held.
 
     Parameters
@@ -71,23 +72,21 @@ class Means:
         The user's group of each image, ``None`` where images are independent.
     """
 
-    def __init__(
-        self, images: int, units: Sequence[str] | None = None, *, draws: int = DRAWS, seed: int = 0
-    ) -> None:
+    def __init__(self, images: int, units: Sequence[str] | None = None, *, draws: int = DRAWS, seed: int = 0) -> None:
         self._units = units
         self._number = np.arange(images) if units is None else np.unique(units, return_inverse=True)[1]
         self._draws, self._seed = draws, seed
-        self._waiting: list[tuple[Hashable, Floats]] = []
-        self._found: dict[Hashable, Mean] = {}
+        self._waiting: list[tuple[K, Floats]] = []
+        self._found: dict[K, Mean] = {}
 
-    def add(self, key: Hashable, values: Floats) -> None:
+    def add(self, key: K, values: Floats) -> None:
         """Add a run's values (N,), NaN where an image has none; without any value there is no mean."""
         if np.isfinite(values).any():
             self._waiting.append((key, values))
         if len(self._waiting) >= _ROWS:
             self._work()
 
-    def found(self) -> dict[Hashable, Mean]:
+    def found(self) -> dict[K, Mean]:
         """Return the mean of everything that was added, by its key."""
         self._work()
         return self._found
@@ -155,8 +154,9 @@ class Estimate:
     p
         Two-sided, of a difference being zero; NaN where none can be given.
     test
-        Where ``p`` is from: all ways (or 9,999 random ones) to deal the runs to the two groups, a ``permutation``; the
-        ``bootstrap``'s standard error and Student's t, where runs are too few to deal; ``images``, of two single models.
+        Where ``p`` is from: all ways (or 9,999 random ones) to deal the runs to the two groups, a ``permutation``;
+        where runs are too few for that, the ``bootstrap``'s standard error and Student's t; of two single models, the
+        ``images``.
     """
 
     value: float

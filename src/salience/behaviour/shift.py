@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import ndtr
 
 from salience.behaviour.hierarchy import DRAWS, Mean
-from salience.behaviour.view import Floats
+from salience.behaviour.view import Floats, Numbers
 from salience.stats import bootstrap_means, midranks
 
 
@@ -29,12 +28,10 @@ class Samples:
 
     def whole(self) -> Samples | None:
         """Return the samples without images that lack a value; ``None`` where one of them is then empty."""
-        a, b = (np.isfinite(x).all(axis=0) for x in (self.first, self.second))
-        if not a.any() or not b.any():
+        a, b = (np.flatnonzero(np.isfinite(x).all(axis=0)) for x in (self.first, self.second))
+        if not len(a) or not len(b):
             return None
-        return Samples(
-            self.first[:, a], self.second[:, b], _kept(self.first_units, a), _kept(self.second_units, b)
-        )
+        return Samples(self.first[:, a], self.second[:, b], _kept(self.first_units, a), _kept(self.second_units, b))
 
 
 def cliffs_delta(first: Floats, second: Floats) -> Floats:
@@ -86,9 +83,9 @@ def _placements(first: Floats, second: Floats) -> tuple[Floats, Floats]:
     """
     n, m = first.shape[1], second.shape[1]
     joint = midranks(np.concatenate([first, second], axis=1))
-    above = 2 * (joint[:, :n] - midranks(first)) / m - 1
-    below = 2 * (joint[:, n:] - midranks(second)) / n - 1
-    return -above, below
+    against = 2 * (joint[:, :n] - midranks(first)) / m - 1
+    speaking = 2 * (joint[:, n:] - midranks(second)) / n - 1
+    return -against, speaking
 
 
 def _by_unit(values: Floats, units: Sequence[str] | None) -> Floats:
@@ -99,5 +96,5 @@ def _by_unit(values: Floats, units: Sequence[str] | None) -> Floats:
     return found
 
 
-def _kept(units: Sequence[str] | None, which: npt.NDArray[np.bool_]) -> list[str] | None:
-    return None if units is None else [u for u, kept in zip(units, which.tolist(), strict=True) if kept]
+def _kept(units: Sequence[str] | None, which: Numbers) -> list[str] | None:
+    return None if units is None else [units[i] for i in which.tolist()]

@@ -196,9 +196,9 @@ def chance_corrected(matched: Floats, chance: Floats) -> Floats:
     NaN where there is no chance level, or it is 1: maps that are the same for every image leave nothing above it.
     """
     room = 1 - chance
-    with np.errstate(invalid="ignore"):
-        known = room > _STATIC
-    return np.divide(matched - chance, room, out=np.full(np.shape(room), np.nan), where=known)
+    known = room > _STATIC
+    found: Floats = np.divide(matched - chance, room, out=np.full(np.shape(room), np.nan), where=known)
+    return found
 
 
 class OtherImages:
@@ -248,10 +248,21 @@ def _zeros(rows: int, width: int) -> Floats:
 # ---------------------------------------------------------------------- missing maps
 
 
+def whole(*maps: Array) -> Truths:
+    """Tell which maps of one or more arrays (..., h, w) are there: finite in all of them, (...)."""
+    found: Truths = np.logical_and.reduce([np.isfinite(m).all(axis=(-2, -1)) for m in maps])
+    return found
+
+
 def measured(formula: Callable[..., Floats], *maps: Array) -> Floats:
-    """Return what a formula makes of maps, (n,) of one or more arrays (n, h, w): NaN where one of the maps is missing."""
-    whole = np.logical_and.reduce([np.isfinite(m).all(axis=(1, 2)) for m in maps])
-    out = np.full(len(whole), np.nan)
-    if whole.any():
-        out[whole] = formula(*(m[whole] for m in maps))
+    """Return what a formula makes of one or more arrays of maps (n, h, w), (n,): NaN where a map is missing."""
+    there = whole(*maps)
+    out = np.full(len(there), np.nan)
+    if there.any():
+        out[there] = formula(*(m[there] for m in maps))
     return out
+
+
+def ssim_8bit(first: Array, second: Array) -> Floats:
+    """Return the SSIM (n,) of the published 8-bit forms of raw maps (n, h, w)."""
+    return ssim(published_8bit(first)[0], published_8bit(second)[0])

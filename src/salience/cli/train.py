@@ -103,9 +103,9 @@ def train(
     columns = columns_of(column)
     try:
         with listener(as_json=log_json) as listen:
-            from salience.training.group import is_small
             from salience.training.group import train as train_group
             from salience.training.recipe import Recipe
+            from salience.training.setup import is_small
 
             recipe = Recipe(
                 loss=loss,  # type: ignore[arg-type]  # the recipe checks what was typed

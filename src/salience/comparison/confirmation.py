@@ -152,16 +152,19 @@ def confirm(effects: pa.Table, interventions: Interventions, *, level: float = B
 
     An effect is confirmed when its q is below ``level``, under at least one fill an intervention on the same concept,
     model and stratum has the same sign and a q below ``level``, and under no fill one has the other sign and such a
-    q. Where the stratum's own interventions have no q (too few images), those on all images decide: see
-    :func:`decided_on`. Null where the effect or every such intervention is untested. The family ``use`` is compared
+    q. Where the stratum's own interventions have no q (too few images), those on all images may confirm it, see
+    :func:`decided_on`, but not speak against it: a concept may pull one way on one class and the other way on the rest.
+    Null where that is so, and where the effect or every such intervention is untested. The family ``use`` is compared
     with sizes of net drops, the others with net drops themselves.
     """
     evidence = {False: _evidence(interventions.table), True: _evidence(interventions.magnitudes)}
     columns = (effects[name].to_pylist() for name in ("model", "concept", "stratum", "family", "effect", "q"))
     verdicts = []
     for model, concept, stratum, family, effect, q in zip(*columns, strict=True):
-        _, found = _deciding(evidence[family == "use"], model, concept, stratum)
-        verdicts.append(None if q is None or not found else q < level and _agree(effect, found, level))
+        decided, found = _deciding(evidence[family == "use"], model, concept, stratum)
+        agrees = q is not None and q < level and _agree(effect, found, level)
+        known = q is not None and bool(found) and (agrees or decided == stratum or q >= level)
+        verdicts.append(agrees if known else None)
     place = effects.schema.get_field_index("confirmed")
     return effects.set_column(place, effects.schema.field(place), pa.array(verdicts, pa.bool_()))
 

@@ -1,9 +1,9 @@
 """Descriptors of colour and texture: the embedding of segments where no encoder is given.
 
-Ours, of published parts: a joint CIELab histogram under the square root (Arandjelovic and Zisserman, CVPR 2012), histograms
-of gradient orientation (Dalal and Triggs, CVPR 2005) at two scales, and rotation-invariant uniform local binary patterns
-(Ojala et al., TPAMI 2002). Where a segment lies and how large it is, is not described: that is what concepts are asked
-about afterwards.
+Ours, of published parts: a joint CIELab histogram under the square root (Arandjelovic and Zisserman, CVPR 2012),
+histograms of gradient orientation (Dalal and Triggs, CVPR 2005) at two scales, and rotation-invariant uniform local
+binary patterns (Ojala et al., TPAMI 2002). Where a segment lies is not described: captions and patches planted in a
+corner make no purer concepts with it, and position is what concepts are asked about afterwards.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
+from salience.comparison.spherical import unit
 from salience.errors import ImagesError
 
 Floats = npt.NDArray[np.float32]
 
 
-
 def _tables() -> Floats:
-    """Return what each level of R, G and B adds to CIE X, Y and Z over those of white (IEC 61966-2-1, D65): (3, 3, 256)."""
+    """Return what each level of R, G and B adds to CIE X, Y and Z over white's (IEC 61966-2-1, D65): (3, 3, 256)."""
     matrix = np.array(
         [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
     )
     level = np.arange(256) / 255
     linear = np.where(level <= 0.04045, level / 12.92, ((level + 0.055) / 1.055) ** 2.4)
-    return ((matrix / matrix.sum(axis=1, keepdims=True))[:, :, None] * linear).astype(np.float32)
+    tables: Floats = ((matrix / matrix.sum(axis=1, keepdims=True))[:, :, None] * linear).astype(np.float32)
+    return tables
 
 
 _XYZ = _tables()
@@ -61,9 +62,9 @@ DIMENSIONS = 7 + _LIGHT * _TINT**2 + len(_SCALES) * (_ORIENTATIONS + 1) + 10
 def describe(pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer]) -> Floats:
     """Return the descriptors float32 (S, D) of an image's segments.
 
-    Five blocks, each of norm 1: mean and spread of the colour; its histogram; orientations of edges at two scales, with the
-    lack of edges; patterns of neighbouring pixels. Edges and patterns are taken inside of the segments, a pixel away from
-    their borders, where that leaves any pixel.
+    Five blocks, each of norm 1: mean and spread of the colour; its histogram; orientations of edges at two scales, with
+    the lack of edges; patterns of neighbouring pixels. Edges and patterns are taken inside of the segments, a pixel
+    away from their borders, where that leaves any pixel.
 
     Parameters
     ----------
@@ -110,9 +111,10 @@ def _inside(labels: npt.NDArray[np.integer], segments: int) -> npt.NDArray[np.bo
     inner[:, :-1] &= across
     inner[1:] &= down
     inner[:-1] &= down
-    flat, inner = labels.ravel(), inner.ravel()
-    none = np.bincount(flat[inner], minlength=segments) == 0
-    return inner | none[flat]
+    flat, kept = labels.ravel(), inner.ravel()
+    none = np.bincount(flat[kept], minlength=segments) == 0
+    found: npt.NDArray[np.bool_] = kept | none[flat]
+    return found
 
 
 def _moments(lab: Floats, flat: npt.NDArray[np.int64], segments: int) -> npt.NDArray[np.float64]:
@@ -122,7 +124,7 @@ def _moments(lab: Floats, flat: npt.NDArray[np.int64], segments: int) -> npt.NDA
     mean = np.stack([np.bincount(flat, v, segments) for v in values]) / count
     spread = np.stack([np.bincount(flat, v * v, segments) for v in values]) / count - mean**2
     mean[0] -= 50
-    return _unit(np.concatenate([mean / 25, np.sqrt(spread.clip(0)) / 12.5, np.ones((1, segments))]).T)
+    return unit(np.concatenate([mean / 25, np.sqrt(spread.clip(0)) / 12.5, np.ones((1, segments))]).T)
 
 
 def _colours(lab: Floats, flat: npt.NDArray[np.int64], segments: int) -> npt.NDArray[np.float64]:
@@ -144,7 +146,7 @@ def _colours(lab: Floats, flat: npt.NDArray[np.int64], segments: int) -> npt.NDA
         for j, line in enumerate((plane * a0, plane * a1)):
             for k, weight in enumerate((line * b0, line * b1)):
                 found += np.bincount(first + (i * _TINT + j) * _TINT + k, weight, segments * bins)
-    return _unit(np.sqrt(found.reshape(segments, bins)))
+    return unit(np.sqrt(found.reshape(segments, bins)))
 
 
 def _edges(
@@ -161,7 +163,7 @@ def _edges(
     for orientation, weight in ((lower, slope - upper), (lower + 1, upper)):
         found += np.bincount(within * _ORIENTATIONS + orientation % _ORIENTATIONS, weight, len(found))
     mean = found.reshape(segments, -1) / np.bincount(within, minlength=segments)[:, None]
-    return _unit(np.sqrt(np.concatenate([mean, np.full((segments, 1), _FLAT)], axis=1)))
+    return unit(np.sqrt(np.concatenate([mean, np.full((segments, 1), _FLAT)], axis=1)))
 
 
 def _patterns_of(
@@ -175,9 +177,4 @@ def _patterns_of(
         neighbour = padded[1 + row : 1 + row + height, 1 + column : 1 + column + width]
         code |= (neighbour > light + np.float32(_STEP)).view(np.uint8) << np.uint8(bit)
     found = np.bincount(within * 10 + _KIND[code.ravel()[inside]], minlength=segments * 10)
-    return _unit(np.sqrt(found.reshape(segments, 10).astype(np.float64)))
-
-
-def _unit(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    size = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, size, out=np.zeros_like(rows), where=size > 0)
+    return unit(np.sqrt(found.reshape(segments, 10).astype(np.float64)))

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.sparse import csr_array
 
+from salience.comparison.spherical import unit
+
 if TYPE_CHECKING:
     from salience.comparison.encoders import Encoder
 
@@ -52,7 +54,7 @@ def pool(features: Floats, labels: Sequence[Labels]) -> list[Floats]:
     """
     rows, columns = features.shape[2:]
     cells = np.ascontiguousarray(features.reshape(*features.shape[:2], -1).transpose(0, 2, 1))  # (N, h * w, D)
-    return [_unit(overlaps(one, (rows, columns)) @ cell) for one, cell in zip(labels, cells, strict=True)]
+    return [unit(overlaps(one, (rows, columns)) @ cell) for one, cell in zip(labels, cells, strict=True)]
 
 
 def overlaps(labels: Labels, grid: tuple[int, int]) -> csr_array:
@@ -94,7 +96,7 @@ def embed_crops(encoder: Encoder, pixels: npt.NDArray[np.uint8], labels: Sequenc
     )
     rows = np.concatenate([*_pooled(encoder, crops)])
     ends = np.cumsum([int(one.max()) + 1 for one in labels])
-    return np.split(_unit(rows), ends[:-1])
+    return np.split(unit(rows), ends[:-1])
 
 
 def _pooled(encoder: Encoder, crops: Iterator[npt.NDArray[np.uint8]]) -> Iterator[Floats]:
@@ -106,7 +108,8 @@ def _pooled(encoder: Encoder, crops: Iterator[npt.NDArray[np.uint8]]) -> Iterato
 def _resized(labels: Labels, size: tuple[int, ...]) -> Labels:
     """Return labels at another size, by the nearest."""
     rows, columns = (np.arange(n) * m // n for n, m in zip(size, labels.shape, strict=True))
-    return labels[rows[:, None], columns]
+    found: Labels = labels[rows[:, None], columns]
+    return found
 
 
 def _cut(image: npt.NDArray[np.uint8], labels: Labels, segments: int) -> Iterator[npt.NDArray[np.uint8]]:
@@ -119,8 +122,3 @@ def _cut(image: npt.NDArray[np.uint8], labels: Labels, segments: int) -> Iterato
             continue
         box = slice(y[0], y[-1] + 1), slice(x[0], x[-1] + 1)
         yield np.where(mask[box][:, :, None], image[box], np.uint8(_GREY))
-
-
-def _unit(rows: Floats) -> Floats:
-    size = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, size, out=np.zeros_like(rows), where=size > 0)

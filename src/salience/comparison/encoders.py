@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from salience.engine.passes import call_model, is_out_of_memory, pad
 from salience.engine.plan import Plan
+from salience.engine.runner import to_pixels
 from salience.engine.tune import make_plan, running
 from salience.errors import MethodError, ModelError, SalienceError
 from salience.models.callables import code_identity, probe_batch, rough
 from salience.models.classifier import Classifier, as_found
 from salience.models.devices import resolve_device
-from salience.models.layers import Layer, find_layer, first_tensor
+from salience.models.layers import Layer, capture, find_layer
 from salience.models.loading import load_model
 from salience.models.registry import make_name
 
@@ -37,7 +38,6 @@ Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 
-@runtime_checkable
 class Encoder(Protocol):
     """Turns whole images into grids of features.
 
@@ -55,24 +55,30 @@ class Encoder(Protocol):
     """
 
     name: str
-    identity: dict[str, Any]
     size: tuple[int, int]
     crops: bool
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return what names the features."""
+        ...
 
     def features(self, pixels: Pixels) -> Floats:
         """Return the features (N, D, h, w) of pixels uint8 (N, H, W, 3)."""
         ...
 
 
-def parse_encoder(given: str | Classifier | Callable[[Tensor], Tensor], device: str | torch.device = "auto") -> Encoder | None:
+def parse_encoder(
+    given: str | Classifier | Encoder | Callable[[Tensor], Tensor], device: str | torch.device = "auto"
+) -> Encoder | None:
     """Return the encoder that is meant; None for ``color``, the descriptors of colour and texture.
 
     Parameters
     ----------
     given
         ``color``; a model as :func:`~salience.models.loading.load_model` takes it (its features are those of the last
-        layer with a grid, before pooling); the same behind ``crop:``; a classifier; an encoder; or a function from pixels
-        float32 (N, 3, 224, 224) in [0, 1] to features (N, D, h, w), which normalises by itself.
+        layer with a grid, before pooling); the same behind ``crop:``; a classifier; an encoder; or a function from
+        pixels float32 (N, 3, 224, 224) in [0, 1] to features (N, D, h, w), which normalises by itself.
     device
         Where models run that are loaded here, and the tensors of a function lie.
 
@@ -89,8 +95,8 @@ def parse_encoder(given: str | Classifier | Callable[[Tensor], Tensor], device: 
         return ModelEncoder(load_model(rest if crops else given, device=device), crops=crops)
     if isinstance(given, Classifier):
         return ModelEncoder(given)
-    if isinstance(given, Encoder):
-        return given
+    if not isinstance(given, nn.Module) and hasattr(given, "features") and hasattr(given, "crops"):
+        return cast("Encoder", given)
     if callable(given):
         return FunctionEncoder(given, device=device)
     raise ModelError(
@@ -131,8 +137,8 @@ class ModelEncoder:
             self.layer: Layer = find_layer(classifier, layer)
         except MethodError as error:
             raise ModelError(
-                f"Model {classifier.name!r} cannot be the encoder: {error} Or give another model, a function from images "
-                f"(N, 3, H, W) to features (N, D, h, w), or {COLOR!r}."
+                f"Model {classifier.name!r} cannot be the encoder: {error} Or give another model, a function from "
+                f"images (N, 3, H, W) to features (N, D, h, w), or {COLOR!r}."
             ) from error
 
     @cached_property
@@ -169,26 +175,17 @@ class ModelEncoder:
             self.plan = replace(self.plan, batch=self.plan.batch // 2)
 
     def _features(self, pixels: Pixels) -> Floats:
-        classifier, plan, found = self.classifier, self.plan, []
-        held: list[Tensor | None] = [None]
-
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            tensor = first_tensor(output)
-            # a copy: what comes behind may work in place
-            held[0] = None if tensor is None else self.layer.maps(tensor).to(torch.float32, copy=True)
-
+        classifier, plan = self.classifier, self.plan
+        found: list[Floats] = []
         with running(classifier, plan), torch.no_grad():
-            handle = classifier.module.get_submodule(self.layer.name).register_forward_hook(hook)
-            try:
-                for at in range(0, len(pixels), plan.batch):
-                    rows = to_tensor(pixels[at : at + plan.batch], classifier.device, classifier.dtype)
-                    held[0] = None
+            for at in range(0, len(pixels), plan.batch):
+                rows = to_pixels(list(pixels[at : at + plan.batch]), classifier)
+                with capture(classifier, self.layer) as held:
                     call_model(classifier, pad(rows, plan.batch).contiguous(memory_format=plan.torch_format))
-                    if held[0] is None:
-                        raise ModelError(f"Layer {self.layer.name!r} of encoder {self.name!r} was not reached.")
-                    found.append(held[0][: len(rows)].cpu().contiguous().numpy())
-            finally:
-                handle.remove()
+                if held.activation is None:
+                    raise ModelError(f"Layer {self.layer.name!r} of encoder {self.name!r} was not reached.")
+                maps = self.layer.maps(held.activation.detach())[: len(rows)]
+                found.append(maps.float().cpu().contiguous().numpy())
         return checked(found, self.name)
 
 
@@ -253,8 +250,9 @@ class FunctionEncoder:
             When the function fails or answers with something else than such finite features.
         """
         check_pixels(pixels, self.size, self.name)
-        parts = [pixels[at : at + self._batch] for at in range(0, len(pixels), self._batch)]
-        return checked([self._ask(to_tensor(p, torch.device("cpu"), torch.float32)) for p in parts], self.name)
+        rows = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
+        parts = (rows[at : at + self._batch] for at in range(0, len(rows), self._batch))
+        return checked([self._ask(part.float().div_(255)) for part in parts], self.name)
 
     def _ask(self, rows: Tensor) -> Floats:
         full = pad(rows, self._batch).to(self._device)
@@ -274,29 +272,25 @@ class FunctionEncoder:
         if not isinstance(answer, Tensor) or answer.ndim != 4 or len(answer) != len(full):
             shown = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
             raise ModelError(
-                f"Encoder {self.name!r} returned {shown} for {len(full)} images; a tensor of features (N, D, h, w) is needed."
+                f"Encoder {self.name!r} returned {shown} for {len(full)} images; features (N, D, h, w) are needed."
             )
         return np.ascontiguousarray(answer[: len(rows)].detach().float().cpu().numpy())
 
 
-def to_tensor(pixels: Pixels, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return pixels (N, 3, H, W) in [0, 1] of bytes (N, H, W, 3)."""
-    return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).to(dtype).div_(255)
-
-
 def check_pixels(pixels: Pixels, size: tuple[int, int], name: str) -> None:
     """Refuse what is no batch of images of the encoder's size."""
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (*size, 3):
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (*size, 3) or not len(pixels):
         raise ModelError(
-            f"Encoder {name!r} takes uint8 images (N, {size[0]}, {size[1]}, 3), not {pixels.dtype} {pixels.shape}."
+            f"Encoder {name!r} takes uint8 images (N, {size[0]}, {size[1]}, 3), N 1 or more, not {pixels.dtype} "
+            f"{pixels.shape}."
         )
 
 
 def checked(parts: list[Floats], name: str) -> Floats:
     """Return parts as one array; refuse features that are no numbers."""
-    found = np.concatenate(parts) if parts else np.zeros((0, 0, 1, 1), dtype=np.float32)
+    found = np.concatenate(parts)
     if not np.isfinite(found).all():
         raise ModelError(
-            f"Encoder {name!r} gives features that are no finite numbers. Give one of another precision or other weights."
+            f"Encoder {name!r} gives features that are no finite numbers. Another precision or other weights may."
         )
     return found

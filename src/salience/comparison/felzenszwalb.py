@@ -1,13 +1,14 @@
 """Efficient graph-based segmentation (Felzenszwalb & Huttenlocher 2004), several scales from one sort.
 
-Labels are those of ``skimage.segmentation.felzenszwalb``: the same pixels together, the same numbers. What that function
-does is published: blur, edges to eight neighbours, a greedy pass in the order of their costs, a pass that takes small
-segments up. Ours: blur, costs and sort are done once for all scales, and the second pass looks only at edges that the
-first one refused, as all others lie within a segment.
+Labels are those of ``skimage.segmentation.felzenszwalb``: the same pixels together, the same numbers. What it does is
+published: blur, edges to eight neighbours, a greedy pass in the order of their costs, a pass that takes small segments
+up. Ours: blur, costs and sort are done once for all scales, and the second pass looks only at edges that the first one
+refused, as all others lie within a segment.
 
 Equal costs keep the order in which edges are listed (right, down, down-right, down-left; row by row), so that labels
 are the same on every machine. scikit-image leaves their order to NumPy, which sorts as the processor can. This matters
-for the second pass alone, and only where different edges cost exactly the same: for drawings, not for photographs.
+for the second pass alone, and only where different edges cost exactly the same: for drawings, for pixels of 8 bits that
+are not blurred, once in a while for a scanned page.
 
 The module imports numba, which takes a moment: import it where an image is partitioned, not before.
 """
@@ -69,7 +70,7 @@ def _as_float(pixels: npt.NDArray[Any]) -> Floats:
         raise ImagesError(f"Pixels of type {pixels.dtype} cannot be segmented: uint8 or floats are needed.")
     values = np.atleast_3d(pixels).astype(np.float64)
     if pixels.dtype == np.uint8:
-        return values / 255
+        return values * (1 / 255)  # as scikit-image does: dividing rounds otherwise, and unties equal costs
     if not np.isfinite(values).all():
         raise ImagesError("Pixels that are NaN or infinite cannot be segmented.")
     return values
@@ -150,11 +151,12 @@ def _merge(costs: Floats, first: Labels, second: Labels, pixels: int, scale: flo
     """Return the segment of every pixel.
 
     Two segments are joined where an edge between them costs less than either's limit, ``Int(C) + scale / |C|``: the
-    costliest edge within it, and more the smaller it is (the paper's equation 4, with ``<`` for its ``<=``).
+    costliest edge within it, and more the smaller it is (the paper's equation 4, with ``<`` for its ``<=``). Limits are
+    of single precision, as scikit-image's are: where many edges cost the same, it tells.
     """
     parent = np.arange(pixels).astype(np.int32)
     sizes = np.ones(pixels, np.int32)
-    limits = np.full(pixels, scale)
+    limits = np.full(pixels, scale).astype(np.float32)
     refused = np.empty(costs.size, np.int32)
     left = 0
     for edge in range(costs.size):

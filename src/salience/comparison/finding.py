@@ -35,7 +35,7 @@ from salience.store.run import Run
 from salience.store.schema import DERIVED
 from salience.store.writer import RunWriter
 
-_IMAGES = 200
+_IMAGES = 400
 """Images in which a concept's pixels are changed, at most."""
 _GAP = 0.05
 """Share of the scalar's change that a map may miss before it is told of."""
@@ -132,7 +132,7 @@ class Finder:
         embeddings = Embeddings(run, self.segmenter.embedding_recipe)
         names = self.models[0].class_names
         classes = [names[t] for t in targets.tolist()]
-        concepts = find_concepts(attributions, embeddings, classes, self.asked["concepts"], self.asked["seed"])
+        concepts = find_concepts(attributions, embeddings, targets, self.asked["concepts"], self.asked["seed"])
         groups = dict(zip(run.images["image_id"].to_pylist(), run.images["group"].to_pylist(), strict=True))
         slices = Slices(
             classes,

@@ -7,7 +7,6 @@ cell gets what overlaps it. So sums are kept, and what a model does not see gets
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -25,12 +24,12 @@ _SNAP = 1e-9  # cells: edges that are nearer to a whole number lie on it, but fo
 def to_frame(
     values: npt.NDArray[Any], preprocessing: Preprocessing, size: Size, frame: Size = (224, 224)
 ) -> npt.NDArray[np.float64]:
-    """Lay maps of a model's input over the whole image.
+    """Lay a map of a model's input over the whole image.
 
     Parameters
     ----------
     values
-        Maps (..., h, w) that cover the model's input, at any size: native grids as well.
+        A map (h, w) that covers the model's input, at any size: native grids as well.
     preprocessing
         The model's, which tells what window of the image it sees.
     size
@@ -41,14 +40,14 @@ def to_frame(
     Returns
     -------
     values
-        float64 (..., H, W), in the same units; the sum is the same but for rounding. Where the window is the whole image
+        float64 (H, W), in the same units; the sum is the same but for rounding. Where the window is the whole image
         and the sizes are equal, the values are, too.
     """
     x0, y0, x1, y1 = source_box(size[1], size[0], preprocessing)
-    down = _pieces(values.shape[-2], frame[0], y0 / size[0] * frame[0], y1 / size[0] * frame[0])
-    across = _pieces(values.shape[-1], frame[1], x0 / size[1] * frame[1], x1 / size[1] * frame[1])
-    found = down.lay(np.asarray(values, dtype=np.float64))
-    return across.lay(found.swapaxes(-1, -2)).swapaxes(-1, -2)
+    down = _overlap(values.shape[0], frame[0], y0 / size[0] * frame[0], y1 / size[0] * frame[0])
+    across = _overlap(values.shape[1], frame[1], x0 / size[1] * frame[1], x1 / size[1] * frame[1])
+    found: npt.NDArray[np.float64] = (across @ (down @ np.asarray(values, dtype=np.float64)).T).T
+    return found
 
 
 def to_input(labels: npt.NDArray[np.int32], preprocessing: Preprocessing, size: Size) -> npt.NDArray[np.int32]:
@@ -77,50 +76,22 @@ def to_input(labels: npt.NDArray[np.int32], preprocessing: Preprocessing, size: 
 def _centres(cells: int, length: int, start: float, end: float) -> npt.NDArray[np.int64]:
     """Return in which of ``length`` equal parts of [0, 1] the centres of ``cells`` equal parts of a window lie."""
     where = (start + (np.arange(cells) + 0.5) * ((end - start) / cells)) * length
-    return np.clip(np.floor(where + _SNAP), 0, length - 1).astype(np.int64)
-
-
-@dataclass(frozen=True, eq=False)
-class _Pieces:
-    """One axis: cells of a map, cut at the edges of the frame's cells.
-
-    Attributes
-    ----------
-    cell
-        The map's cell that each piece is of.
-    share
-        Share of that cell; those of one cell add up to 1.
-    starts
-        The first piece of every frame cell that the window touches.
-    first
-        The first of those frame cells.
-    length
-        Cells of the frame.
-    """
-
-    cell: npt.NDArray[np.int64]
-    share: npt.NDArray[np.float64]
-    starts: npt.NDArray[np.int64]
-    first: int
-    length: int
-
-    def lay(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return values (..., h, w) with the frame's cells for the second last axis."""
-        pieces = values[..., self.cell, :] * self.share[:, None]
-        out = np.zeros((*values.shape[:-2], self.length, values.shape[-1]))
-        out[..., self.first : self.first + len(self.starts), :] = np.add.reduceat(pieces, self.starts, axis=-2)
-        return out
+    found: npt.NDArray[np.int64] = np.floor(where + _SNAP).clip(0, length - 1).astype(np.int64)
+    return found
 
 
 @lru_cache(maxsize=256)
-def _pieces(cells: int, length: int, start: float, end: float) -> _Pieces:
-    """Cut ``cells`` equal cells of a window [start, end] at the whole numbers from 0 to ``length``."""
+def _overlap(cells: int, length: int, start: float, end: float) -> Any:
+    """Return which share of each of ``cells`` equal cells of a window [start, end] lies in each [i, i + 1].
+
+    It is a sparse matrix (length, cells), as a cell lies in few others; its columns add up to 1.
+    """
+    from scipy.sparse import csr_array  # for those who lay maps; others read a comparison without it
+
     edges = start + np.arange(cells + 1) * ((end - start) / cells)
     whole = np.rint(edges)
-    edges = np.clip(np.where(np.abs(edges - whole) < _SNAP, whole, edges), 0, length)
+    edges = np.where(np.abs(edges - whole) < _SNAP, whole, edges).clip(0, length)
     cuts = np.unique(np.concatenate([edges, np.arange(np.ceil(edges[0]), np.floor(edges[-1]) + 1)]))
-    cell = np.searchsorted(edges, cuts[:-1], side="right") - 1
-    of = np.floor(cuts[:-1]).astype(np.int64)
-    part = np.diff(cuts)
-    share = part / np.bincount(cell, part, minlength=cells)[cell]
-    return _Pieces(cell, share, np.flatnonzero(np.diff(of, prepend=-1)), int(of[0]), length)
+    part, column = np.diff(cuts), np.searchsorted(edges, cuts[:-1], side="right") - 1
+    share = part / np.bincount(column, part, minlength=cells)[column]
+    return csr_array((share, (np.floor(cuts[:-1]).astype(np.int64), column)), shape=(length, cells))

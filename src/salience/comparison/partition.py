@@ -188,7 +188,8 @@ class Grid(Partition):
         rows, columns = min(self.rows, height), min(self.columns, width)
         down = np.arange(height) * rows // height
         across = np.arange(width) * columns // width
-        return (down[:, None] * columns + across).astype(np.int32)
+        labels: Labels = (down[:, None] * columns + across).astype(np.int32)
+        return labels
 
 
 def _at_least(least: int, **values: float) -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from salience.comparison.frame import to_frame
 from salience.comparison.ledger import Ledger, ledger
 from salience.comparison.ranking import quality_of, sizes
 from salience.comparison.strata import ALL, QUADRANTS, mcnemar, quadrants
@@ -121,9 +122,12 @@ class Comparison:
 
     @property
     def failures(self) -> list[dict[str, Any]]:
-        """What could not be computed: rows of the table ``failures``."""
-        rows: list[dict[str, Any]] = self.run.table("failures").to_pylist()
-        return rows
+        """What could not be computed: rows of the table ``failures``; an image that no model can read is one of them."""
+        rows: dict[Any, dict[str, Any]] = {}
+        for row in self.run.table("failures").to_pylist():
+            whole = row["kind"] == "unreadable"
+            rows.setdefault((row["image_id"], None if whole else (row["model"], row["method"], row["recipe"])), row)
+        return list(rows.values())
 
     # ------------------------------------------------------------------ predictions
 
@@ -236,13 +240,13 @@ class Comparison:
 
     def heatmap(self, model: str, image_id: str) -> npt.NDArray[np.float32]:
         """Return a model's raw map of an image over the frame, (H, W): the sum of the map is kept."""
-        from salience.comparison.frame import to_frame
-
         target = int(self.targets[self._place(image_id)])
         found = self._readers[self._known(model)].read(image_id, [target])
         if found is None:
             raise RunError(f"The run has no map of {model!r} for image {image_id!r}.")
-        return to_frame(found[0], self.preprocessing(model), self._sizes[image_id], tuple(self.settings["frame"]))
+        height, width = self.settings["frame"]
+        laid = to_frame(found[0], self.preprocessing(model), self._sizes[image_id], (height, width))
+        return laid.astype(np.float32)
 
     def preprocessing(self, model: str) -> Preprocessing:
         """Return how a model's input lies in an image."""

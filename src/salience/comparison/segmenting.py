@@ -29,6 +29,9 @@ from salience.store.writer import RunWriter
 
 FRAME = (224, 224)
 """Rows and columns of the label maps: the whole image, squashed to the size at which XRAI segments."""
+VIEW = Preprocessing(size=FRAME, fit="squash", interpolation="box")
+"""How images come into the frame: areas are averaged, and small images enlarged pixel by pixel. Softer filters would put
+colours between those of small images, and so a ring of segments around every object."""
 _UNIT = 64
 _VERSION = 1
 
@@ -51,7 +54,7 @@ class Segmenter:
     blame: str
     listen: Listener
     unit_images: int | None = None
-    frame: Preprocessing = field(default_factory=lambda: Preprocessing(size=FRAME, fit="squash"))
+    frame: Preprocessing = field(default_factory=lambda: VIEW)
 
     def __post_init__(self) -> None:
         self.whole_inputs = taken_whole(self.source)
@@ -65,7 +68,7 @@ class Segmenter:
             "what": "partition",
             "version": _VERSION,
             "partition": self.partition.identity,
-            "frame": list(self.frame.size),
+            "frame": self.frame.to_dict(),
         }
         first = identify(partition)
         embedding = {

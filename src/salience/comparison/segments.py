@@ -104,8 +104,8 @@ def sums(values: npt.NDArray[Any], labels: Labels) -> Floats:
     count = int(labels.max()) + 1
     maps = values.reshape(-1, labels.size)
     cells = labels.ravel() + count * np.arange(len(maps))[:, None]
-    found: Floats = np.bincount(cells.ravel(), maps.ravel(), minlength=len(maps) * count)
-    return found.reshape(*values.shape[:-2], count)
+    found = np.bincount(cells.ravel(), maps.ravel(), minlength=len(maps) * count)
+    return found.astype(np.float64, copy=False).reshape(*values.shape[:-2], count)
 
 
 def outlines(labels: Labels) -> npt.NDArray[np.bool_]:
@@ -171,17 +171,24 @@ def _near(sizes: Numbers, target: int) -> npt.NDArray[np.bool_]:
         chosen[first] = True
         missing -= int(sizes[first])
     while missing:
-        # Row: the one that leaves; column: the one that comes; the last of each stands for none.
-        leaves = np.append(sizes[chosen], 0)
-        comes = np.append(sizes[~chosen], 0)
-        error = np.abs(missing - comes[None, :] + leaves[:, None])
-        if chosen.sum() == 1:
-            error[0, -1] = abs(missing)  # one stays
-        out, into = np.unravel_index(int(error.argmin()), error.shape)
-        if error[out, into] >= abs(missing):
+        out, into, left = _best_exchange(sizes, chosen, missing)
+        if abs(left) >= abs(missing):
             break
-        missing += int(leaves[out] - comes[into])
-        gone, come = np.flatnonzero(chosen), np.flatnonzero(~chosen)
-        chosen[gone[out : out + 1]] = False
-        chosen[come[into : into + 1]] = True
+        chosen[out], chosen[into], missing = False, True, left
     return chosen
+
+
+def _best_exchange(sizes: Numbers, chosen: npt.NDArray[np.bool_], missing: int) -> tuple[list[int], list[int], int]:
+    """Return which one leaves and which one comes (or none), and what is missing then: as little as can be."""
+    inside, outside = np.flatnonzero(chosen), np.flatnonzero(~chosen)
+    leaves = np.append(sizes[inside], 0)  # the last stands for none
+    rising = np.argsort(np.append(sizes[outside], 0), kind="stable")
+    comes = np.append(sizes[outside], 0)[rising]
+    after = np.searchsorted(comes, missing + leaves).clip(1, max(1, len(comes) - 1))
+    near = np.stack([after - 1, np.minimum(after, len(comes) - 1)])
+    left = missing + leaves - comes[near]
+    if len(inside) == 1:  # one stays
+        left[:, 0][rising[near[:, 0]] == len(outside)] = missing
+    side, out = np.unravel_index(int(np.abs(left).argmin()), left.shape)
+    into = int(rising[near[side, out]])
+    return inside[out : out + 1].tolist(), outside[into : into + 1].tolist(), int(left[side, out])

@@ -54,7 +54,9 @@ class UserMasks(Partition):
 
     def __post_init__(self) -> None:
         if not self.folder.is_dir():
-            raise SettingsError(f"{self.folder} is no folder; give one with a PNG file for each image, as masks:FOLDER.")
+            raise SettingsError(
+                f"{self.folder} is no folder; write masks:FOLDER, with a PNG file for each image in it."
+            )
         _ = self.palette  # what is wrong with it is told now
 
     @cached_property
@@ -64,7 +66,7 @@ class UserMasks(Partition):
         return _read_names(path) if path.is_file() else None
 
     @cached_property
-    def identity(self) -> dict[str, Any]:  # type: ignore[override]  # reads every mask: once
+    def identity(self) -> dict[str, Any]:  # reads every mask: once
         """Name, version, and a digest of all masks and names: the folder's own place does not matter."""
         digest = hashlib.sha256()
         files = [p for p in self.folder.rglob("*.png") if p.is_file()]
@@ -96,7 +98,7 @@ class UserMasks(Partition):
             path = next((p for p in self._places(image_id) if p.exists()), None)
             if path is not None and path in taken:
                 raise ImagesError(
-                    f"Images {taken[path]} and {image_id} would both get {path}: put the masks of images that are called "
+                    f"Images {taken[path]} and {image_id} would both get {path}: put masks of images that are called "
                     "alike into folders named as those of the images."
                 )
             if path is not None:
@@ -116,7 +118,9 @@ class UserMasks(Partition):
 
     def _looked_for(self, image_id: str) -> str:
         picture, folder = self._places(image_id)
-        return f"Of {image_id} there should be {picture} (pixel value = segment) or the folder {folder} (a PNG a segment)."
+        return (
+            f"Of {image_id} there should be {picture} (its values are segments) or the folder {folder} (of PNG files)."
+        )
 
     def _read(self, image_id: str) -> tuple[Path, Labels, list[str]]:
         """Return where the masks of an image are, its labels (h, w) as they were drawn, and their names."""
@@ -155,7 +159,8 @@ def _read_png(path: Path) -> npt.NDArray[Any]:
         with Image.open(path) as image:
             values, mode = np.asarray(image), image.mode
     except Exception as error:  # Pillow raises all kinds of errors on broken files; each is about this one
-        raise ImagesError(f"{path} cannot be read as a mask: {str(error).rstrip('.') or type(error).__name__}.") from error
+        cause = str(error).rstrip(".") or type(error).__name__
+        raise ImagesError(f"{path} cannot be read as a mask: {cause}.") from error
     if mode not in _MODES:
         raise ImagesError(f"{path} is in colours ({mode}): save masks as PNG files in grey or with a palette.")
     return values
@@ -192,8 +197,8 @@ def _read_folder(folder: Path) -> tuple[Labels, list[str]]:
         both = inside & (labels >= 0)
         if both.any():
             raise ImagesError(
-                f"{path} overlaps {paths[labels[both][0]].name} in {int(both.sum())} pixels: every pixel can belong to one "
-                "segment only."
+                f"{path} overlaps {paths[labels[both][0]].name} in {int(both.sum())} pixels: every pixel can belong to "
+                "one segment only."
             )
         labels[inside] = number
     assert labels is not None  # there is a path
@@ -218,11 +223,11 @@ def _resized(labels: Labels, count: int, size: tuple[int, ...], path: Path) -> L
     (height, width), (rows, columns) = labels.shape, size
     down = (2 * np.arange(rows) + 1) * height // (2 * rows)
     across = (2 * np.arange(columns) + 1) * width // (2 * columns)
-    found = labels[down][:, across]
+    found: Labels = labels[down][:, across]
     for lost in np.flatnonzero(np.bincount(found.ravel(), minlength=count) == 0):
         own = np.flatnonzero(labels == lost)
         row, column = divmod(int(own[len(own) // 2]), width)
         found[row * rows // height, column * columns // width] = lost
     if np.bincount(found.ravel(), minlength=count).min() == 0:
-        raise ImagesError(f"{path} has {count} segments, of which some are too small to be seen at {rows}x{columns} pixels.")
+        raise ImagesError(f"{path} has {count} segments, some of them too small to be seen at {rows}x{columns} pixels.")
     return found

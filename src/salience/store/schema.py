@@ -182,7 +182,7 @@ DERIVED: dict[str, pa.Schema] = {
             _F64,
             "difference over the pooled standard deviation of the runs (Hedges' g), null without one",
         ),
-        ("p", _F64, "p-value of the difference, null where none can be given"),
+        ("p", _F64, "p-value of the difference; of a group alone, of the second dataset against the first; else null"),
         ("q", _F64, "p adjusted for the number of comparisons, null where there is no p"),
     ),
     "segments": _schema(

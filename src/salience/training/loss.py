@@ -70,8 +70,9 @@ class GuidedLoss:
 
     Published (Boyd et al. 2021): the blend, alpha = 0.5, the map of the predicted class, no rectifier, min-max of each
     map, mean squared error. Inferred: that the gradient flows through the weights of the linear layer as well as
-    through the features. Ours: human maps come to the grid by means over areas; a human map without contrast says
-    nothing, so its image adds nothing to the map's term (the mean is still over all images of the batch); a class
+    through the features. Ours: where a model rectifies the layer's output before it takes the mean (DenseNet), the map
+    is that of the rectified features; human maps come to the grid by means over areas; a human map without contrast
+    says nothing, so its image adds nothing to the map's term (the mean is still over all images of the batch); a class
     activation map without contrast counts as all zero.
 
     Parameters
@@ -197,8 +198,8 @@ def _check_shapes(logits: Tensor, human: Tensor, features: Tensor, weight: Tenso
         raise MethodError(f"Human maps have the shape {tuple(human.shape)}; ({rows}, H, W) is needed.")
     if features.ndim != 4 or len(features) != rows or features.shape[1] != weight.shape[1]:
         raise MethodError(
-            f"The features have the shape {tuple(features.shape)}; ({rows}, {weight.shape[1]}, h, w) is needed, what the "
-            "linear layer classifies the mean of. Name the last feature map as the layer."
+            f"The features have the shape {tuple(features.shape)}; ({rows}, {weight.shape[1]}, h, w) is needed, what "
+            "the linear layer classifies the mean of. Name the last feature map as the layer."
         )
 
 
@@ -209,7 +210,7 @@ class AttachedLoss:
         self.loss = loss
         self._features: Tensor | None = None
         self._linears: list[tuple[nn.Linear, Tensor, Tensor]] = []
-        self._checked = False
+        self._rectified: bool | None = None  # found out at the first pass
 
     def __call__(self, logits: Tensor, labels: Tensor, human: Tensor | None) -> Tensor:
         """Return the loss of the forward pass that gave ``logits``: see :meth:`GuidedLoss.of`.
@@ -227,10 +228,10 @@ class AttachedLoss:
         if not self.loss.needs_maps:
             return self.loss.of(logits, labels, human, None, None)
         features, head, pooled = self._last_pass(logits)
-        if not self._checked:
-            _check_pooled(features, pooled, self.loss.layer)
-            self._checked = True
+        if self._rectified is None:
+            self._rectified = _is_rectified(features, pooled, self.loss.layer)
         self.forget()
+        features = features.relu() if self._rectified else features
         return self.loss.of(logits, labels, human, features, head.weight)
 
     def forget(self) -> None:
@@ -267,17 +268,24 @@ class AttachedLoss:
         )
 
 
-def _check_pooled(features: Tensor, pooled: Tensor, layer: str) -> None:
-    """Refuse heads that do not classify the mean of the features; dropout between the two is fine."""
-    mean = features.detach().double().mean((2, 3))
-    seen = pooled.detach().double()
-    if seen.shape == mean.shape:
-        mean = torch.where(seen == 0, 0.0, mean)  # dropped, or zero anyway
-        scale = (mean * seen).sum() / mean.square().sum().clamp_min(torch.finfo(torch.float64).tiny)
-        if (seen - scale * mean).norm() <= (_POOLED + torch.finfo(pooled.dtype).eps * 8) * seen.norm():
-            return
+def _is_rectified(features: Tensor, pooled: Tensor, layer: str) -> bool:
+    """Tell whether a rectifier stands between the features and their mean; refuse heads that take anything else."""
+    if _is_mean(features, pooled):
+        return False
+    if _is_mean(features.relu(), pooled):
+        return True
     raise MethodError(
-        f"The linear layer does not classify the mean of the output of {layer!r} over its grid, so the weights of a class "
-        "do not make a class activation map. Name the last feature map as the layer; models that end otherwise cannot "
-        "be guided this way."
+        f"The linear layer does not classify the mean of the output of {layer!r} over its grid, so the weights of a "
+        "class do not make a class activation map. Name the last feature map as the layer; models that end "
+        "otherwise cannot be guided this way."
     )
+
+
+def _is_mean(features: Tensor, pooled: Tensor) -> bool:
+    """Tell whether ``pooled`` is the mean of the features, to scale; dropout between the two is fine."""
+    mean, seen = features.detach().double().mean((2, 3)), pooled.detach().double()
+    if seen.shape != mean.shape:
+        return False
+    mean = torch.where(seen == 0, 0.0, mean)  # dropped, or zero anyway
+    scale = (mean * seen).sum() / mean.square().sum().clamp_min(torch.finfo(torch.float64).tiny)
+    return bool((seen - scale * mean).norm() <= (_POOLED + torch.finfo(pooled.dtype).eps * 8) * seen.norm())

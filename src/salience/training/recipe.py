@@ -84,8 +84,8 @@ class Recipe:
         _one_of("loss", self.loss, get_args(LossName))
         _one_of("target", self.target, get_args(CamTarget))
         _one_of("schedule", self.schedule, get_args(Schedule))
-        for name in self.augment:
-            _one_of("augment", name, get_args(Augmentation))
+        for augmentation in self.augment:
+            _one_of("augment", augmentation, get_args(Augmentation))
         if self.control is not None:
             _one_of("control", self.control, get_args(Control))
             if self.loss != "guided":
@@ -98,7 +98,9 @@ class Recipe:
             raise SettingsError(f"lr is {self.lr}: a learning rate above zero is needed, e.g. 0.005.")
         for name, value, high in (("momentum", self.momentum, 1.0), ("weight_decay", self.weight_decay, math.inf)):
             if not 0 <= value < high:
-                raise SettingsError(f"{_option(name)} is {value}: 0 or more is needed" + f", below {high}." * (high == 1))
+                raise SettingsError(
+                    f"{_option(name)} is {value}: 0 or more is needed" + f", below {high}." * (high == 1)
+                )
         if not 0 < self.gamma <= 1:
             raise SettingsError(f"gamma is {self.gamma}: a factor above 0 and at most 1 is needed.")
         if not 0 <= self.alpha <= 1:

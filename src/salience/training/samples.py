@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from salience.data.arrays import ArraySource
 from salience.data.base import ImageRef, ImageSource
-from salience.data.decode import load
+from salience.data.decode import LoadedImage, load
 from salience.data.labels import resolve_labels
 from salience.data.preprocessing import Preprocessing
 from salience.engine.random import row_key
@@ -106,7 +107,7 @@ def _classes_of(source: ImageSource) -> tuple[str, ...]:
     numbers = [ref.label for ref in source.refs if isinstance(ref.label, int)]
     if not numbers:
         raise ImagesError(
-            f"{source.location} has no labels: give a folder with the classes as sub-folders, or a manifest with labels."
+            f"{source.location} has no labels: give a folder with the classes as sub-folders, or a manifest with them."
         )
     return tuple(source.titles.get(i, str(i)) for i in range(max(numbers) + 1))
 
@@ -187,8 +188,10 @@ class Decoded:
     ----------
     samples
         The images that could be read.
-    pixels
-        (n, H, W, 3), uint8, or float32 in [0, 1], mapped from a file: rows are read when they are needed.
+    array
+        uint8, or float32 in [0, 1], (rows, H, W, 3), mapped from a file.
+    places
+        Row of the array of each image, int64 (n,).
     sizes
         Width and height of each original, int64 (n, 2).
     key
@@ -198,16 +201,24 @@ class Decoded:
     """
 
     samples: Samples
-    pixels: npt.NDArray[Any]
+    array: npt.NDArray[Any]
+    places: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
     key: str
     failures: tuple[tuple[str, str], ...]
+
+    def read(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Return the pixels (len(rows), H, W, 3) of some images."""
+        pixels: npt.NDArray[Any] = self.array[self.places[rows]]
+        return pixels
 
 
 def decode_once(
     samples: Samples, preprocessing: Preprocessing, folder: Path, told: Callable[[int], None] = lambda done: None
 ) -> Decoded:
     """Decode every image to the model's input size into a file below ``folder``, or find that this was done before.
+
+    ``told`` hears how many images are done. An image that cannot be read becomes a failure, not an error.
 
     Raises
     ------
@@ -217,51 +228,73 @@ def decode_once(
         When the disk has no room.
     """
     samples.source.check(preprocessing)
-    key = digest("pixels 1", preprocessing.to_dict(), [_known_by(samples.source, ref) for ref in samples.refs])
-    record = folder / f"pixels-{key}.json"
-    floating = _is_floating(samples)
-    rows, columns = preprocessing.size
-    hashes: list[str] = [""] * len(samples)
-    sizes = np.zeros((len(samples), 2), dtype=np.int64)
-    failed: dict[int, str] = {}
-
-    def one(i: int) -> npt.NDArray[Any] | None:
-        try:
-            image = load(samples.source, samples.refs[i], preprocessing)
-        except ImagesError as error:
-            failed[i] = str(error)
-            return None
-        hashes[i] = image.content_hash
-        sizes[i] = image.width, image.height
-        if floating and image.pixels.dtype == np.uint8:
-            return image.pixels.astype(np.float32) / np.float32(255)
-        return image.pixels
-
-    def fill(array: npt.NDArray[Any]) -> None:
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-            for start in range(0, len(samples), CHUNK):
-                chunk = range(start, min(start + CHUNK, len(samples)))
-                for i, pixels in zip(chunk, threads.map(one, chunk), strict=True):
-                    if pixels is not None:
-                        array[i] = pixels
-                told(chunk.stop)
-        write_json(record, {"hashes": hashes, "sizes": sizes.tolist(), "failed": sorted(failed.items())})
-
-    path = folder / f"pixels-{key}.npy"
+    key = digest("pixels 1", preprocessing.to_dict(), [_stamp(samples.source, ref) for ref in samples.refs])
+    path, record = folder / f"pixels-{key}.npy", folder / f"pixels-{key}.json"
+    floating = _is_floating(samples.source)
     if not record.exists():
         path.unlink(missing_ok=True)
-    shape = (len(samples), rows, columns, 3)
-    pixels = array_file(path, shape, np.float32 if floating else np.uint8, fill)
-    kept = read_json(record)
-    broken = {int(i): str(message) for i, message in kept["failed"]}
+
+    def fill(array: npt.NDArray[Any]) -> None:
+        write_json(record, _decode_into(array, samples, preprocessing, told))
+
+    rows, columns = preprocessing.size
+    array = array_file(path, (len(samples), rows, columns, 3), np.float32 if floating else np.uint8, fill)
+    known = read_json(record)
+    broken = {int(i): str(message) for i, message in known["failed"]}
     good = np.array([i for i in range(len(samples)) if i not in broken], dtype=np.int64)
     if not len(good):
         raise ImagesError(f"None of the {len(samples)} images can be read: {next(iter(broken.values()))}")
     chosen = samples.take(good)
     return Decoded(
         chosen,
-        pixels if not broken else _Rows(pixels, good),  # type: ignore[arg-type]
-        np.asarray(kept["sizes"], dtype=np.int64)[good],
-        digest([(r.image_id, kept["hashes"][i]) for r, i in zip(chosen.refs, good, strict=True)], key),
+        array,
+        good,
+        np.asarray(known["sizes"], dtype=np.int64)[good],
+        digest([(r.image_id, known["hashes"][i]) for r, i in zip(chosen.refs, good, strict=True)], key),
         tuple((samples.refs[i].image_id, message) for i, message in sorted(broken.items())),
     )
+
+
+def _stamp(source: ImageSource, ref: ImageRef) -> tuple[Any, ...]:
+    """Return what changes when the image does, without reading it where that is possible."""
+    try:
+        size, changed = source.stamp(ref)
+        return (ref.image_id, size, changed) if changed else (ref.image_id, source.content_hash(ref))
+    except ImagesError:
+        return (ref.image_id, None)
+
+
+def _is_floating(source: ImageSource) -> bool:
+    """Tell whether any image is given as floats, which are kept as they are."""
+    items = source.items if isinstance(source, ArraySource) else ()
+    if isinstance(items, np.ndarray):
+        return bool(items.dtype == np.float32)
+    return any(getattr(item, "dtype", None) == np.float32 for item in items)
+
+
+def _decode_into(
+    array: npt.NDArray[Any], samples: Samples, preprocessing: Preprocessing, told: Callable[[int], None]
+) -> dict[str, Any]:
+    """Fill ``array`` with the pixels of the images, and return what else is known of them."""
+
+    def decode(ref: ImageRef) -> LoadedImage | str:
+        try:
+            return load(samples.source, ref, preprocessing)
+        except ImagesError as error:
+            return str(error)
+
+    hashes, sizes, failed = [], [], []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        for start in range(0, len(samples), CHUNK):
+            for i, image in enumerate(threads.map(decode, samples.refs[start : start + CHUNK]), start):
+                if isinstance(image, str):
+                    failed.append((i, image))
+                    hashes.append("")
+                    sizes.append((0, 0))
+                    continue
+                scale = 255 if array.dtype == np.float32 and image.pixels.dtype == np.uint8 else 1
+                array[i] = image.pixels if scale == 1 else image.pixels.astype(np.float32) / np.float32(scale)
+                hashes.append(image.content_hash)
+                sizes.append((image.width, image.height))
+            told(min(start + CHUNK, len(samples)))
+    return {"hashes": hashes, "sizes": sizes, "failed": failed}

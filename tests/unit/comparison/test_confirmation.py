@@ -166,7 +166,7 @@ def test_strata_of_too_few_images_fall_back_to_all() -> None:
     assert where["direction", "class:c1", 0] == "all"  # none of that class was tried
     told = confirm(rows, found)
     assert cell(told, family="direction", stratum="class:c0", concept=0)["confirmed"] is True
-    assert cell(told, family="direction", stratum="class:c1", concept=0)["confirmed"] is False  # all say otherwise
+    assert cell(told, family="direction", stratum="class:c1", concept=0)["confirmed"] is None  # all cannot say
 
 
 def test_untested_effects_stay_open() -> None:

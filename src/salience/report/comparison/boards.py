@@ -72,7 +72,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Forest:
-    """The effects of a family, a row for each concept, by falling absolute effect times quality."""
+    """The effects of a family, a row for each concept: the surest first, then by absolute effect times quality."""
 
     family: str
     title: str
@@ -93,6 +93,8 @@ def _forest(material: Material, found: Findings, family: str) -> Forest:
     leads = found.by_size(family)
     line = around_zero([scale * v for e in leads for v in e.ends])
     naming = material.naming(found.model)
+    largest = max(leads, key=lambda e: abs(e.effect))
+    digits = 1 + wording.digits_of(largest.ends) if family == "ledger" else 1
     rows = []
     for rank, e in enumerate(leads, 1):
         three = (scale * e.ends[0], scale * e.ends[1], scale * e.ends[2])
@@ -105,7 +107,7 @@ def _forest(material: Material, found: Findings, family: str) -> Forest:
                 where=naming.stratum(e.stratum),
                 stratum=e.stratum,
                 ends=percents(line, three),
-                text=_text(e),
+                text=wording.signed(scale * e.effect, digits) + wording.bracket(e.ends, scale, digits),
                 q=wording.q_text(e.q),
                 n=e.n,
                 state=e.state,
@@ -124,15 +126,6 @@ def _forest(material: Material, found: Findings, family: str) -> Forest:
         round(100 * line.share(0.0), 2),
         tuple(rows),
     )
-
-
-def _text(effect: Effect) -> str:
-    """Return an effect in its family's unit, without the word; its interval where it has one."""
-    known = math.isfinite(effect.low)
-    if effect.family == "ledger":
-        return wording.scalar_ends(effect.ends) if known else wording.signed(effect.effect, 2)
-    text = wording.signed(100 * effect.effect, 1)
-    return f"{text} {wording.bracket(effect.ends, 100, 1)}" if known else text
 
 
 def _detectable(effect: Effect) -> str:
@@ -205,9 +198,9 @@ class Cell:
 
     shade: float
     text: str
+    reach: str
     full: str
     state: str
-    stratum: str
 
 
 @dataclass(frozen=True)
@@ -221,8 +214,9 @@ class Heat:
 
 
 def heat(material: Material, found: Findings) -> Heat | None:
-    """Return the effects of concepts by class; None without any."""
-    own = {(e.concept, e.stratum): e for e in found.effects if e.family == "direction"}
+    """Return the effects of concepts by class, of classes with enough images for a test; None without any."""
+    every = {e.stratum for e in found.effects if e.family == "direction"}
+    own = {(e.concept, e.stratum): e for e in found.effects if e.family == "direction" and e.tested}
     strata: dict[str, float] = {}
     for e in own.values():
         strata[e.stratum] = max(strata.get(e.stratum, 0.0), abs(e.effect) * (1 + e.sure))
@@ -230,11 +224,11 @@ def heat(material: Material, found: Findings) -> Heat | None:
         return None
     most = sorted(strata, key=lambda s: -strata[s])[:MOST_CLASSES]
     shown = sorted(most, key=lambda s: material.comparison.classes.index(wording.class_of(s)))
-    concepts = [e.concept for e in found.by_size("direction")]
+    concepts = [e.concept for e in found.by_size("direction") if e.tested]
     limit = max((abs(own[c, s].effect) for c in concepts for s in shown if (c, s) in own), default=0.0)
     rows = tuple((c, material.names[c], "", tuple(_cell(own.get((c, s)), limit) for s in shown)) for c in concepts)
     short = tuple(material.naming(found.model).kind(s) for s in shown)
-    return Heat(short, rows, f"{100 * limit:.1f}", len(strata) - len(shown))
+    return Heat(short, rows, f"{100 * limit:.1f}", len(every) - len(shown))
 
 
 def matrix(material: Material, all_found: Sequence[Findings]) -> Heat | None:
@@ -270,6 +264,6 @@ def _cell(effect: Effect | None, limit: float) -> Cell | None:
         return None
     scale, digits = (1, 2) if effect.family == "ledger" else (100, 1)
     text = wording.signed(scale * effect.effect, digits)
-    inner = f"{wording.bracket(effect.ends, scale, digits)}, " if math.isfinite(effect.low) else ""
-    full = f"{inner}{wording.q_text(effect.q)}, n = {effect.n}, {STATES[effect.state][0]}"
-    return Cell(round(effect.effect / limit, 3) if limit else 0.0, text, full, effect.state, effect.stratum)
+    reach = wording.bracket(effect.ends, scale, digits).lstrip()
+    full = f"{wording.q_text(effect.q)}, n = {effect.n}, {STATES[effect.state][0]}"
+    return Cell(round(effect.effect / limit, 3) if limit else 0.0, text, reach, full, effect.state)

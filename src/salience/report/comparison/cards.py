@@ -1,4 +1,4 @@
-"""The card of a concept: what it is, how differently it is used, whether changing its pixels agrees, and what does not."""
+"""The card of a concept: what it is, how it is used, whether changing its pixels agrees, and what speaks against it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from PIL import Image
 
 from salience.report import words
 from salience.report.comparison import choice, sentences, wording
+from salience.report.comparison.chips import Chip, chips
 from salience.report.comparison.figures import Ends, Spread, around_zero, percents, places, spread
 from salience.report.comparison.findings import Effect, Findings, Intervention
 from salience.report.comparison.material import Material
@@ -24,18 +25,10 @@ MOST_STRATA = 4
 
 MOST_CLASSES = 6
 
+SHORT_FILLS = {"blur": "blurred", "mean": "mean colour"}
+
 INK = (200, 62, 134)
 """Colour of the map of places: seen on light and on dark."""
-
-
-@dataclass(frozen=True)
-class Chip:
-    """A measure of a concept's quality with its meaning in plain words; ``weak`` where it should make one careful."""
-
-    name: str
-    value: str
-    meaning: str
-    weak: bool
 
 
 @dataclass(frozen=True)
@@ -102,6 +95,8 @@ class Card:
     state: str
     claim: str
     lead: Effect | None
+    added: str
+    """What the leading effect adds to the scalar, with its interval; empty where it is one of shares."""
     chips: tuple[Chip, ...]
     bars: Bars | None
     changes: tuple[Change, ...]
@@ -132,6 +127,7 @@ def card(material: Material, found: Findings, concept: int) -> Card:
         state=lead.state if lead else "few",
         claim=sentences.claim(material, found, lead) if lead else "There is no effect of this concept in the run.",
         lead=lead,
+        added=wording.scalar_ends(lead.ends) if lead and lead.family == "ledger" else "",
         chips=chips(material, concept),
         bars=_bars(material, found, concept),
         changes=tuple(_change(material, i) for i in (found.confirming(lead) if lead else [])),
@@ -154,10 +150,10 @@ def card(material: Material, found: Findings, concept: int) -> Card:
 
 def _bars(material: Material, found: Findings, concept: int) -> Bars | None:
     """Return the slices that say most: some of the families of shares by class, and the use over all images."""
-    own = [e for e in found.of(concept) if e.family == "direction"][:MOST_STRATA]
-    own += [e for e in found.of(concept) if e.family == "use"][:1]
+    own = [e for e in found.of(concept, "direction") if e.tested][:MOST_STRATA] + found.of(concept, "use")[:1]
     if not own:
         return None
+    own.sort(key=lambda e: -e.tier)  # what the card claims is shown first
     models = material.comparison.models if material.comparison.alone else (material.comparison.reference, found.model)
     sides = ("model",) if material.comparison.alone else ("reference", "model")
     ends = {
@@ -172,17 +168,13 @@ def _bars(material: Material, found: Findings, concept: int) -> Bars | None:
         bars = []
         for model, side in zip(models, sides, strict=True):
             three = ends[e.family, e.stratum, model]
-            if all(map(math.isfinite, three)):
+            if math.isfinite(three[0]):
                 scaled = (100 * three[0], 100 * three[1], 100 * three[2])
                 bars.append(Bar(model, side, percents(line, scaled), wording.share_ends(three)))
         name = naming.stratum(e.stratum)
         name = f"{name[0].upper()}{name[1:]}" + (", without sign" if e.family == "use" else "")
-        strata.append(
-            Stratum(
-                e.stratum, name, e.family, tuple(bars), wording.effect_text(e.family, e.ends), wording.q_text(e.q), e.n,
-                e.state,
-            )
-        )  # fmt: skip
+        difference, chance = wording.effect_text(e.family, e.ends), wording.q_text(e.q)
+        strata.append(Stratum(e.stratum, name, e.family, tuple(bars), difference, chance, e.n, e.state))
     return Bars(line, round(100 * line.share(0.0), 2), tuple(strata))
 
 
@@ -190,56 +182,14 @@ def _bars(material: Material, found: Findings, concept: int) -> Bars | None:
 
 
 def _change(material: Material, i: Intervention) -> Change:
+    digits = wording.digits_of(i.ends)
+
     def text(value: float) -> str:
-        return wording.signed(value, 2) if math.isfinite(value) else words.DASH
+        return wording.signed(value, digits) if math.isfinite(value) else words.DASH
 
-    where = material.naming(i.model).stratum(i.stratum)
-    return Change(
-        sentences.FILLS.get(i.fill, i.fill), where, text(i.reference_drop), text(i.model_drop), wording.scalar_ends(i.ends),
-        wording.q_text(i.q), i.n,
-    )  # fmt: skip
-
-
-# ---------------------------------------------------------------------- quality
-
-
-def chips(material: Material, concept: int) -> tuple[Chip, ...]:
-    """Return the measures of a concept's quality."""
-    row = material.concepts[concept]
-    images = len(material.pictures)
-
-    def chip(name: str, column: str, meaning: str, low: float = -math.inf) -> Chip | None:
-        value = row[column]
-        if value is None:
-            return None
-        return Chip(name, f"{value:.2f}".replace("-", words.MINUS), meaning, value < low)
-
-    found = [
-        chip(
-            "stability", "stability", "How much of it is found again when concepts are sought anew in resampled "
-            "segments: 1 is always the same, below 0.5 it hardly holds together.", 0.5,
-        ),
-        chip("cohesion", "cohesion", "How alike its segments are: mean cosine with its centre, 1 is all the same."),
-        chip(
-            "separation", "separation", "How much nearer its segments are to its own centre than to the next concept's: "
-            "near 0 the two run into each other.", 0.02,
-        ),
-        Chip(
-            "coverage", f"{words.percent(row['images'] / max(1, images))} of images",
-            f"It is in {row['images']:,} of {words.count(images, 'image')}, with {words.count(row['segments'], 'segment')}.",
-            row["images"] < 10,
-        ),
-        chip("class entropy", "class_entropy", "How its images are spread over classes: 0 is one class, 1 all alike."),
-        chip(
-            "position entropy", "position_entropy", "How its segments are spread over the image: near 0 it is always in "
-            "one place, as watermarks, captions and logos are.",
-        ),
-        Chip(
-            "median area", words.percent(row["median_area"], 1), "The share of the image that one of its segments covers.",
-            False,
-        ),
-    ]  # fmt: skip
-    return tuple(c for c in found if c is not None)
+    fill, where = SHORT_FILLS.get(i.fill, i.fill), material.naming(i.model).stratum(i.stratum)
+    difference, chance = wording.scalar_ends(i.ends, digits), wording.q_text(i.q)
+    return Change(fill, where, text(i.reference_drop), text(i.model_drop), difference, chance, i.n)
 
 
 # ---------------------------------------------------------------------- distributions

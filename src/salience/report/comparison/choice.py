@@ -104,9 +104,7 @@ def _sorted(values: Floats, allowed: np.ndarray[tuple[int], np.dtype[np.bool_]])
     return found
 
 
-def _pick(
-    order: Sequence[int], wanted: int, own: Rows, image: Rows, taken: set[int], seen: set[int]
-) -> list[int]:
+def _pick(order: Sequence[int], wanted: int, own: Rows, image: Rows, taken: set[int], seen: set[int]) -> list[int]:
     """Return the first few that are not taken, of images not yet seen where there are enough."""
     chosen: list[int] = []
     for fresh in (True, False):

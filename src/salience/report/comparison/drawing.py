@@ -25,8 +25,8 @@ from salience.report.colour import colourise, scale_of
 from salience.report.comparison.cards import Card
 from salience.report.comparison.choice import Patch
 from salience.report.comparison.material import Material
-from salience.report.comparison.sentences import SCALARS
 from salience.report.comparison.patches import Labels, Pixels, draw_patch
+from salience.report.comparison.sentences import SCALARS
 from salience.report.pictures import PERCENTILE, TINY, Missing, Photographs, draw_photo, encode, view_size
 from salience.report.trust.drill import thumbnail
 from salience.report.words import without_path
@@ -129,7 +129,8 @@ class Drawing:
         try:
             with self._reading:
                 found = m.comparison.label_map(picture.image_id)
-            labels = _resized(found, see.size)
+            fine = max(math.ceil(a / b) for a, b in zip(found.shape, see.size, strict=True))
+            labels = _resized(found, (fine * see.size[0], fine * see.size[1]))  # no segment is lost
         except (RunError, OSError, ValueError) as error:
             self.missing[i] = entry["missing"] = str(error)
         try:
@@ -215,7 +216,8 @@ def _resized(labels: Labels, size: tuple[int, int]) -> Labels:
     """Return a label map at another size: each pixel takes the label where its centre lies."""
     rows = ((np.arange(size[0]) + 0.5) * labels.shape[0] / size[0]).astype(np.int64)
     columns = ((np.arange(size[1]) + 0.5) * labels.shape[1] / size[1]).astype(np.int64)
-    return labels[rows][:, columns]
+    found: Labels = labels[np.ix_(rows, columns)]
+    return found
 
 
 def encode_labels(labels: Labels) -> bytes:
@@ -226,7 +228,9 @@ def encode_labels(labels: Labels) -> bytes:
 
 
 def _bytes(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> Pixels:
-    return pixels if pixels.dtype == np.uint8 else np.rint(pixels * 255).astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        pixels = np.rint(pixels * 255)
+    return pixels.astype(np.uint8, copy=False)
 
 
 def _json(value: Any) -> bytes:
@@ -259,9 +263,7 @@ def payload(material: Material, drawing: Drawing, hero: Card | None) -> dict[str
         "ledger": c.has_ledger,
         "scalar": SCALARS.get(str(c.settings["output"]), "scalar"),
         "scale": scale_of(bool(recipe["signed"])),
-        "classes": {
-            str(k): [c.classes[k], material.class_names[k]] for k in sorted(used) if 0 <= k < len(c.classes)
-        },
+        "classes": {str(k): [c.classes[k], material.class_names[k]] for k in sorted(used) if 0 <= k < len(c.classes)},
         "concepts": [
             {"title": material.names[n].title, "where": material.names[n].where, "place": drawing.concept_places.get(n)}
             for n in sorted(material.names)

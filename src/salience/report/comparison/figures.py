@@ -21,9 +21,15 @@ Floats = npt.NDArray[np.float64]
 
 
 def percents(line: Axis, ends: Ends) -> Ends:
-    """Return where a value and its ends lie on an axis, in per cent of its length."""
-    value, low, high = (round(100 * line.share(v), 2) for v in ends)
+    """Return where a value and its ends lie on an axis, in per cent of its length; without ends all at the value."""
+    value, low, high = (round(100 * line.share(v), 2) for v in whole(ends))
     return value, low, high
+
+
+def whole(ends: Ends) -> Ends:
+    """Return a value with its ends, both at the value where there are none."""
+    value, low, high = ends
+    return (value, low, high) if math.isfinite(low) and math.isfinite(high) else (value, value, value)
 
 
 def around_zero(values: Sequence[float]) -> Axis:
@@ -72,7 +78,7 @@ def scatter(points: Mapping[int, tuple[Ends, Ends]], side: float) -> Scatter:
 
     dots = tuple(
         Dot(concept, across(x[0]), up(y[0]), across(x[1]), across(x[2]), up(y[2]), up(y[1]))
-        for concept, (x, y) in points.items()
+        for concept, (x, y) in ((c, (whole(x), whole(y))) for c, (x, y) in points.items())
     )
     return Scatter(side, dots, tuple((round(side * at, 1), text) for at, text in line.ticks), across(0.0))
 
@@ -160,16 +166,16 @@ def places(rows: Floats, columns: Floats, areas: Floats) -> Floats:
     rows, columns, areas
         Centres in [0, 1] and shares of the image, (N,) each: a segment counts as the square of its area.
     """
-    half = np.sqrt(areas) / 2
-    edges = [
-        np.clip(np.round((middle + side * half) * PLACES), 0, PLACES).astype(np.int64)
-        for middle in (rows, columns)
-        for side in (-1, 1)
-    ]
-    top, bottom, left, right = edges
-    bottom, right = np.maximum(bottom, np.minimum(top + 1, PLACES)), np.maximum(right, np.minimum(left + 1, PLACES))
+    (top, bottom), (left, right) = (_cells(middle, np.sqrt(areas)) for middle in (rows, columns))
     steps = np.zeros((PLACES + 1, PLACES + 1))
     for down, across, sign in ((top, left, 1), (top, right, -1), (bottom, left, -1), (bottom, right, 1)):
         np.add.at(steps, (down, across), sign)
     found: Floats = steps.cumsum(axis=0).cumsum(axis=1)[:PLACES, :PLACES]
     return found / found.max() if found.max() > 0 else found
+
+
+def _cells(middle: Floats, length: Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the first cell of each stretch around its middle, and the one after the last: at least one each."""
+    first = np.clip(np.round((middle - length / 2) * PLACES), 0, PLACES - 1).astype(np.int64)
+    end = np.clip(np.round((middle + length / 2) * PLACES), 0, PLACES).astype(np.int64)
+    return first, np.maximum(end, first + 1)

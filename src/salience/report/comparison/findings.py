@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
+from typing import Any
 
 from salience.comparison.result import Comparison
 from salience.report.comparison.figures import Ends
@@ -39,9 +41,13 @@ class Effect:
 
     @property
     def ends(self) -> Ends:
-        """Return the effect with the ends of its interval; where there is none, the effect itself."""
-        known = math.isfinite(self.low) and math.isfinite(self.high)
-        return (self.effect, self.low, self.high) if known else (self.effect, self.effect, self.effect)
+        """Return the effect with the ends of its interval, NaN where there is none."""
+        return self.effect, self.low, self.high
+
+    @property
+    def tested(self) -> bool:
+        """Whether it has a p-value."""
+        return not math.isnan(self.p)
 
     @property
     def sure(self) -> bool:
@@ -56,7 +62,7 @@ class Effect:
     @property
     def state(self) -> str:
         """Return ``confirmed``, ``attribution`` (beyond chance, not confirmed), ``none`` or ``few`` (not tested)."""
-        if math.isnan(self.p):
+        if not self.tested:
             return "few"
         if not self.sure:
             return "none"
@@ -89,18 +95,17 @@ class Intervention:
 def effects(comparison: Comparison) -> list[Effect]:
     """Return all effects."""
     rows = zip(comparison.effects.to_pylist(), comparison.sizes.tolist(), strict=True)
-    return [
-        Effect(**{k: math.nan if v is None and k != "confirmed" else v for k, v in row.items()}, size=size)
-        for row, size in rows
-    ]
+    return [Effect(**{**_known(row), "confirmed": row["confirmed"]}, size=size) for row, size in rows]
 
 
 def interventions(comparison: Comparison) -> list[Intervention]:
     """Return all interventions."""
-    return [
-        Intervention(**{k: math.nan if v is None else v for k, v in row.items()})
-        for row in comparison.interventions.to_pylist()
-    ]
+    return [Intervention(**_known(row)) for row in comparison.interventions.to_pylist()]
+
+
+def _known(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with NaN for what is not known."""
+    return {k: math.nan if v is None else v for k, v in row.items()}
 
 
 @dataclass(frozen=True)
@@ -120,9 +125,11 @@ class Findings:
         return sorted(found, key=lambda e: (-e.tier, FAMILIES.index(e.family), -e.size))
 
     def families(self) -> list[str]:
-        """Return the families that there are effects of."""
-        present = {e.family for e in self.effects}
-        return [f for f in FAMILIES if f in present]
+        """Return the families that there are effects of, the one of the first lead first."""
+        best: dict[str, int] = {}
+        for e in self.effects:
+            best[e.family] = max(best.get(e.family, 0), e.tier)
+        return sorted(best, key=lambda f: (-best[f], FAMILIES.index(f)))
 
     def leads(self) -> list[Effect]:
         """Return for each concept the effect that says most.
@@ -136,12 +143,12 @@ class Findings:
         return [lead for lead, _ in sorted(found, key=lambda pair: (-pair[0].tier, -pair[1], pair[0].concept))]
 
     def by_size(self, family: str) -> list[Effect]:
-        """Return for each concept its leading effect of a family, by falling absolute effect times quality."""
+        """Return for each concept its leading effect of a family: the surest, then by absolute effect times quality."""
         found = (self.of(concept, family)[:1] for concept in self._by_concept)
-        return sorted((e for first in found for e in first), key=lambda e: (-e.size, e.concept))
+        return sorted((e for first in found for e in first), key=lambda e: (-e.tier, -e.size, e.concept))
 
     def confirming(self, effect: Effect) -> list[Intervention]:
-        """Return the interventions that decide on an effect: of its stratum, or on all images where that is too small."""
+        """Return the interventions that decide on an effect: of its stratum, or of all images where it is small."""
         own = [i for i in self.interventions if i.concept == effect.concept]
         for tested in (True, False):
             for stratum in (effect.stratum, "all"):

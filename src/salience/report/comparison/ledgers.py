@@ -76,20 +76,22 @@ def _ledger(material: Material, found: Findings, key: str) -> LedgerView | None:
     others = np.setdiff1d(np.arange(sums.shape[1]), first)
     columns = [sums[:, i] for i in first] + [sums[:, others].sum(axis=1), change - sums.sum(axis=1), change]
     ends = material.ends(np.stack(columns, axis=1), rows)
+    digits = 1 + wording.digits_of(max(ends, key=lambda three: abs(three[0])))
     own = {e.concept: e for e in found.effects if e.family == "ledger" and e.stratum == key}
     lines, parts = [], []
     for i, three in zip(first, ends, strict=False):
         effect = own.get(i)
         shown = effect.ends if effect is not None and math.isfinite(effect.low) else three
-        name = material.names[i]
-        lines.append(Line(str(i), i, name.title, name.where, _text(shown), wording.q_text(effect.q) if effect else ""))
+        own_name = material.names[i]
+        chance = wording.q_text(effect.q) if effect else ""
+        lines.append(Line(str(i), i, own_name.title, own_name.where, wording.scalar_ends(shown, digits), chance))
         parts.append((str(i), three[0]))
     for name, text, three in (
         (REST, f"{len(others)} other concept{'s' if len(others) != 1 else ''}", ends[-3]),
         (MISSED, "not booked: what the maps miss", ends[-2]),
     ):
         if abs(three[0]) > SLIGHT * max(abs(v) for v, _, _ in ends):
-            lines.append(Line(name, None, text, "", _text(three), ""))
+            lines.append(Line(name, None, text, "", wording.scalar_ends(three, digits), ""))
             parts.append((name, three[0]))
     naming = material.naming(model)
     share = abs(ends[-2][0] / ends[-1][0]) if ends[-1][0] else math.inf
@@ -97,11 +99,6 @@ def _ledger(material: Material, found: Findings, key: str) -> LedgerView | None:
     if share > 0.05:
         size = f"{100 * share:.0f} % of it" if math.isfinite(share) and share < 10 else "more than the change itself"
         note = f"The maps miss {size}: read this ledger with care."
-    return LedgerView(
-        key, naming.stratum(key)[0].upper() + naming.stratum(key)[1:], len(rows), waterfall(parts, ends[-1][0]),
-        tuple(lines), _text(ends[-1]), note,
-    )  # fmt: skip
-
-
-def _text(ends: tuple[float, float, float]) -> str:
-    return wording.scalar_ends(ends) if math.isfinite(ends[1]) else wording.signed(ends[0], 2)
+    name = naming.stratum(key)
+    figure, total = waterfall(parts, ends[-1][0]), wording.scalar_ends(ends[-1], digits)
+    return LedgerView(key, f"{name[0].upper()}{name[1:]}", len(rows), figure, tuple(lines), total, note)

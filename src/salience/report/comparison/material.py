@@ -127,9 +127,12 @@ class Material:
             return np.flatnonzero(self.comparison.targets == index)
         return np.flatnonzero(np.array(self.quadrants(model)) == stratum)
 
-    def values(self, family: str, model: str, rows: Rows, concept: int) -> Floats:
-        """Return what an effect is the mean of: one number an image, (N,). See the families of the table ``effects``."""
-        other = None if self.comparison.alone else self.comparison.reference
+    def values(self, family: str, model: str, rows: Rows, concept: int, *, against: bool = True) -> Floats:
+        """Return what an effect of a family is the mean of: one number an image, (N,).
+
+        It is the model's less the reference's, or where not ``against`` it, or there is one model only, the model's.
+        """
+        other = self.comparison.reference if against and not self.comparison.alone else None
         kind = self.totals if family == "ledger" else self.shares
         mine, base = (None if m is None else kind[m][rows, concept] for m in (model, other))
         assert mine is not None

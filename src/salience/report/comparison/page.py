@@ -130,13 +130,13 @@ def reading(material: Material, found: Sequence[Findings]) -> list[tuple[str, st
         (
             "Attribution is not causation.",
             "A map says what a method books on pixels, not what would happen without them. Only where changing the "
-            "pixels agrees in sign, beyond chance, is a concept called confirmed here, and even a change makes an image "
-            "that no camera took.",
+            "pixels agrees in sign, beyond chance, is a concept called confirmed here, and even a change makes an "
+            "image that no camera took.",
         ),
         (
             "Another baseline, other numbers.",
-            f"The maps are of {c.settings['method']}. Attributions tell a change from a baseline, so what looks like the "
-            "baseline gets little whatever the model thinks of it.",
+            f"The maps are of {c.settings['method']}. Attributions tell a change from a baseline, so what looks like "
+            "the baseline gets little whatever the model thinks of it.",
         ),
         ("Concepts are clusters.", f"Segments were put together {by}. Look at the patches before you name one."),
         ("Small classes are underpowered.", _power(found)),
@@ -145,8 +145,8 @@ def reading(material: Material, found: Sequence[Findings]) -> list[tuple[str, st
         told.append(
             (
                 "There is no ledger.",
-                f"Maps of {c.settings['method']} do not add up to the change of the scalar, so the prediction cannot be "
-                "booked by concept. Compare with integrated gradients for that.",
+                f"Maps of {c.settings['method']} do not add up to the change of the scalar, so the prediction cannot "
+                "be booked by concept. Compare with integrated gradients for that.",
             )
         )
     return told
@@ -154,8 +154,8 @@ def reading(material: Material, found: Sequence[Findings]) -> list[tuple[str, st
 
 def _power(found: Sequence[Findings]) -> str:
     cells = [e for f in found for e in f.effects if e.family == "direction"]
-    few = sum(math.isnan(e.p) for e in cells)
-    able = [e for e in cells if math.isfinite(e.detectable) and math.isfinite(e.p)]
+    few = sum(not e.tested for e in cells)
+    able = [e for e in cells if math.isfinite(e.detectable) and e.tested]
     told = "Cells of fewer than 30 independent images are not tested at all. "
     if few:
         told = (

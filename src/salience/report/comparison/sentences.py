@@ -44,21 +44,27 @@ def verdict(material: Material, found: Findings) -> Verdict:
 
 
 def _title(material: Material, found: Findings, effect: Effect) -> str:
-    comparison, may = material.comparison, "" if effect.state == "confirmed" else "may "
+    """Say who leans on what, or holds it against the class, more than the other: as surely as it is known."""
+    naming, may = material.naming(found.model), effect.state != "confirmed"
     thing = material.names[effect.concept].place or material.names[effect.concept].phrase
-    naming = material.naming(found.model)
-    kind = f"{naming.kind(effect.stratum)} by" if effect.stratum.startswith(wording.CLASS) else ""
-    if comparison.alone:
-        verb = "tell" if may else "tells"
-        if effect.effect < 0 or not kind:
-            return f"{found.model} {may}{'go' if may else 'goes'} by {thing}"
-        return f"{found.model} {may}{verb} {kind} {thing}"
-    leaning, other = (naming.model, naming.reference) if effect.effect > 0 else (naming.reference, naming.model)
-    return f"{leaning} {may}{'lean' if may else 'leans'} on {thing} more than {other} does"
+    rows = material.rows(effect.stratum, found.model)
+    mean = float(material.values(effect.family, found.model, rows, effect.concept, against=False).mean())
+    if naming.alone:
+        if mean < 0:
+            return f"{naming.model} {'may hold' if may else 'holds'} {thing} against the class"
+        if effect.stratum.startswith(wording.CLASS):
+            return f"{naming.model} {'may tell' if may else 'tells'} {naming.kind(effect.stratum)} by {thing}"
+        return f"{naming.model} {'may go' if may else 'goes'} by {thing}"
+    ahead, behind = naming.model, naming.reference
+    if effect.effect < 0:
+        ahead, behind, mean = behind, ahead, mean - effect.effect
+    if mean <= 0:  # even the one that is ahead books it against the class: the other does so more
+        return f"{behind} {'may hold' if may else 'holds'} {thing} against the class more than {ahead} does"
+    return f"{ahead} {'may lean' if may else 'leans'} on {thing} more than {behind} does"
 
 
 def _no_title(material: Material, found: Findings) -> str:
-    tested = any(math.isfinite(e.p) for e in found.effects)
+    tested = any(e.tested for e in found.effects)
     if material.comparison.alone:
         return f"No concept carries a class of {found.model} beyond chance" if tested else "Too few images to tell"
     pair = f"{material.comparison.reference} and {found.model}"
@@ -68,9 +74,9 @@ def _no_title(material: Material, found: Findings) -> str:
 
 
 def _no_lead(found: Findings, leads: list[Effect]) -> list[str]:
-    tested = [e for e in found.effects if math.isfinite(e.p)]
+    tested = [e for e in found.effects if e.tested]
     if not tested:
-        most = max(e.n for e in leads)
+        most = max(e.n for e in found.effects)
         return [
             f"A test needs at least 30 independent images in a cell; here the largest has {most}. "
             "The effects below are estimates only."
@@ -81,16 +87,16 @@ def _no_lead(found: Findings, leads: list[Effect]) -> list[str]:
     if math.isfinite(typical):
         size = f"{typical:.2g}" if family == "ledger" else f"{100 * typical:.1f} points of the attribution"
         told.append(
-            f"That does not mean that there is none: the smallest difference that these images would show with power 0.8 "
-            f"is {size} (the median over what was tested)."
+            f"That does not mean that there is none: the smallest difference that these images would show with power "
+            f"0.8 is {size} (the median over what was tested)."
         )
     return told
 
 
 def _others(material: Material, concepts: int, confirmed: int, attribution: int) -> list[str]:
     verb = ("carry a class", "carries a class") if material.comparison.alone else ("differ", "differs")
-    total = f"Of {words.count(concepts, 'concept')}, {confirmed} "
-    total += f"{'is' if confirmed == 1 else 'are'} confirmed by changing pixels"
+    total = f"Of {words.count(concepts, 'concept')}, {confirmed or 'none'} "
+    total += f"{'is' if confirmed < 2 else 'are'} confirmed by changing pixels"
     if attribution:
         total += f"; {attribution} more {verb[attribution == 1]} beyond chance in attribution only"
     return [total + "."]
@@ -101,11 +107,12 @@ def claim(material: Material, found: Findings, effect: Effect) -> str:
     phrase = material.names[effect.concept].phrase
     naming = material.naming(found.model)
     where = naming.stratum(effect.stratum)
-    sure = f"{wording.q_text(effect.q)}, n{NBSP}={NBSP}{effect.n}" if math.isfinite(effect.q) else f"n{NBSP}={NBSP}{effect.n}, not tested"
+    sure = f"{wording.q_text(effect.q)}, n{NBSP}={NBSP}{effect.n}"
     if effect.family == "ledger":
         scalar = SCALARS.get(str(material.comparison.settings["output"]), "scalar")
         beyond = "" if naming.alone else f" beyond {naming.reference}'s"
-        return f"On {where}, {phrase} adds {wording.scalar_ends(effect.ends)} to {naming.model}'s {scalar}{beyond} ({sure})."
+        added = wording.scalar_ends(effect.ends)
+        return f"On {where}, {phrase} adds {added} to {naming.model}'s {scalar}{beyond} ({sure})."
     use = effect.family == "use"
     means = {
         m: material.mean(m, effect.stratum, effect.concept, of=found.model, absolute=use)
@@ -131,6 +138,9 @@ def confirmation(material: Material, found: Findings, effect: Effect) -> str:
         if not effect.sure:
             return "Its pixels were not changed, since nothing about it is beyond chance."
         return "Its pixels were not changed, so this is attribution only."
+    if all(math.isnan(i.q) for i in made):
+        most = words.count(max(i.n for i in made), "image")
+        return f"Its pixels were changed in {most} only, too few for a test: so this is attribution only."
     best = min(made, key=lambda i: (math.isnan(i.q), i.q, -abs(i.effect)))
     told = _changed(material, best)
     if effect.state == "confirmed":
@@ -146,6 +156,6 @@ def _changed(material: Material, i: Intervention) -> str:
     size = wording.scalar_ends(i.ends if i.effect >= 0 else (-i.effect, -i.high, -i.low)).lstrip("+")
     more = "" if naming.alone else f" more than {naming.reference}'s"
     return (
-        f"{done}, {naming.model}'s {scalar} {falls} by {size}{more}, beyond what as large an area elsewhere in the same "
-        f"images does ({wording.q_text(i.q)}, n{NBSP}={NBSP}{i.n})."
+        f"{done}, {naming.model}'s {scalar} {falls} by {size}{more}, beyond what as large an area elsewhere in the "
+        f"same images does ({wording.q_text(i.q)}, n{NBSP}={NBSP}{i.n})."
     )

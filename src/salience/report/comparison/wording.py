@@ -69,6 +69,11 @@ def place(row: float, column: float) -> str:
     return f"the {across} side" if across else "the middle"
 
 
+def lying(spot: str) -> str:
+    """Return :func:`place` with its preposition: ``at the top``, ``on the left side``, ``in the middle``."""
+    return f"{'at' if spot in ('the top', 'the bottom') else 'on' if spot.endswith('side') else 'in'} {spot}"
+
+
 @dataclass(frozen=True)
 class ConceptName:
     """How a concept is called: in a sentence, as a title, and where it lies."""
@@ -82,17 +87,19 @@ class ConceptName:
 
 
 def concept_name(row: Mapping[str, Any]) -> ConceptName:
-    """Name a row of the table ``concepts``: by the user's mask, or by its number and, where that is fixed, its place."""
+    """Name a row of the table ``concepts``: by the user's mask, or by its number and, where it has one, its place."""
     number, given = int(row["concept"]), row["name"]
     spot, entropy = place(row["row"], row["column"]), row["position_entropy"]
     entropy = 1.0 if entropy is None else entropy
     area = f"{words.percent(row['median_area'], 1 if row['median_area'] < 0.095 else 0)} of the image"
-    where = f"always in {spot}" if entropy <= FIXED else f"mostly in {spot}" if entropy <= MOSTLY else "anywhere"
+    where = (
+        f"always {lying(spot)}" if entropy <= FIXED else f"mostly {lying(spot)}" if entropy <= MOSTLY else "anywhere"
+    )
     title = str(given) if given else f"Concept {number}"
     fixed = spot if entropy <= FIXED and not given else ""
     phrase = f"\N{LEFT DOUBLE QUOTATION MARK}{given}\N{RIGHT DOUBLE QUOTATION MARK}" if given else f"concept {number}"
     if fixed:
-        phrase = f"what is in {spot}"
+        phrase = f"what is {lying(spot)}"
     return ConceptName(number, title, phrase, f"{where}, {area}", fixed)
 
 
@@ -100,9 +107,9 @@ def concept_name(row: Mapping[str, Any]) -> ConceptName:
 
 
 def q_text(q: float, name: str = "q") -> str:
-    """Return a p- or q-value: ``q = 0.03``, ``q < 0.001``; a dash where there is none."""
+    """Return a p- or q-value: ``q = 0.03``, ``q < 0.001``, ``not tested``."""
     if math.isnan(q):
-        return words.DASH
+        return "not tested"
     return f"{name} < 0.001" if q < 0.001 else f"{name} = {q:.3f}" if q < 0.1 else f"{name} = {q:.2f}"
 
 
@@ -123,30 +130,33 @@ def share_text(value: float) -> str:
 
 
 def share_ends(ends: Ends) -> str:
-    """Return ``31.2 % [24.1, 38.0]``."""
-    return f"{share_text(ends[0])} {bracket(ends, 100, 1)}"
+    """Return ``31.2 % [24.1, 38.0]``; without an interval where there is none."""
+    return share_text(ends[0]) + bracket(ends, 100, 1)
 
 
 def points(ends: Ends) -> str:
     """Return a difference of two shares: ``+31.2 points [24.1, 38.0]``, a point being 1 % of the attribution."""
-    return f"{signed(100 * ends[0], 1)} points {bracket(ends, 100, 1)}"
+    return f"{signed(100 * ends[0], 1)} points{bracket(ends, 100, 1)}"
 
 
-def scalar_ends(ends: Ends) -> str:
-    """Return a difference of the explained scalar: ``+1.20 [0.80, 1.60]``."""
-    return f"{signed(ends[0], digits_of(ends))} {bracket(ends, 1, digits_of(ends))}"
+def scalar_ends(ends: Ends, digits: int | None = None) -> str:
+    """Return a difference of the explained scalar: ``+1.20 [0.80, 1.60]``; without an interval where there is none."""
+    shown = digits_of(ends) if digits is None else digits
+    return signed(ends[0], shown) + bracket(ends, 1, shown)
 
 
 def digits_of(ends: Ends) -> int:
     """Return how many decimals show an interval."""
-    size = max(abs(v) for v in ends)
+    size = max((abs(v) for v in ends if math.isfinite(v)), default=0.0)
     return 2 if size >= 0.1 or size == 0 else min(6, 1 - math.floor(math.log10(size)))
 
 
 def bracket(ends: Ends, scale: float, digits: int) -> str:
-    """Return the ends of an interval in brackets."""
+    """Return the ends of an interval in brackets, after a space; nothing where there is none."""
+    if not all(map(math.isfinite, ends[1:])):
+        return ""
     low, high = (fixed(scale * v, digits) for v in ends[1:])
-    return f"[{low}, {high}]"
+    return f" [{low}, {high}]"
 
 
 def effect_text(family: str, ends: Ends) -> str:

@@ -1,4 +1,4 @@
-"""The demonstration: real photographs and a real ImageNet classifier, both carried by packages."""
+"""Real photographs and real ImageNet classifiers, all carried by packages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from salience.errors import ImagesError
 
 MODEL = "EfficientNet-Lite0=salience.models.zoo:efficientnet_lite0"
+LARGER = "EfficientNet-Lite1=salience.models.zoo:efficientnet_lite1"
+"""Trained alike, with more layers, for images of 240 pixels."""
 METHODS = ("gradient", "positive", "negative", "active", "inactive", "contrast", "ig", "gradcam")
 
 #: package, path inside it, name here

@@ -1,0 +1,1 @@
+"""Conditions: the ways in which images are changed before they are explained, one file a family."""
