@@ -82,7 +82,7 @@ class Scene:
         size = classifier.preprocessing.size
         inside = []
         for ref, one in zip(source.refs, loaded, strict=True):
-            boxes = [box_to_input(tuple(b), one.width, one.height, classifier.preprocessing) for b in ref.boxes]
+            boxes = [box_to_input(b, one.width, one.height, classifier.preprocessing) for b in ref.boxes]
             inside.append(box_mask(torch.tensor(boxes), size).numpy())
         return cls(classifier, source, pixels, targets.cpu().numpy(), np.stack(inside))
 

@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--train", default="last")
+    parser.add_argument("--audit-images", type=int, default=24)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -77,7 +78,7 @@ def main() -> None:
     text = "\n".join(lines) + "\n"
     print(text, flush=True)
     (Path(__file__).parent / "results.md").write_text(heading(given) + text, encoding="utf-8")
-    audit(given.out, given.threads)
+    audit(given)
 
 
 def heading(given: argparse.Namespace) -> str:
@@ -270,14 +271,14 @@ def spread(values: list[float]) -> str:
 # ---------------------------------------------------------------------- the audit
 
 
-def audit(out: Path, threads: int) -> None:
+def audit(given: argparse.Namespace) -> None:
     """Audit all groups on the faces held out, caption left in: what each measure says before the caption is cropped."""
-    cards = out / "models"
+    cards = given.out / "models"
     groups = [f"--group={group.name}={cards}/{group.name}_*.toml" for group in GROUPS]
-    command = ["audit", str(out / "images" / "test_captioned"), *groups, "--out", str(out / "audit")]
-    subprocess.run(
-        [sys.executable, "-m", "salience", *command, "--device", "cpu", "--threads", str(threads)], check=True
-    )
+    command = ["audit", str(given.out / "images" / "test_captioned"), *groups, "--out", str(given.out / "audit")]
+    command += ["--limit", str(given.audit_images), "--background", "blur"]
+    command += ["--device", "cpu", "--threads", str(given.threads)]
+    subprocess.run([sys.executable, "-m", "salience", *command], check=True)
 
 
 if __name__ == "__main__":

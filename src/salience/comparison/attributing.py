@@ -14,7 +14,6 @@ import pyarrow as pa
 from salience.comparison.frame import to_frame
 from salience.comparison.segments import geometry, sums
 from salience.data.preprocessing import Preprocessing
-from salience.errors import RunError
 from salience.store.packed import LabelMaps
 from salience.store.reader import StoredMaps
 
@@ -160,14 +159,9 @@ def _read(
     labels: LabelMaps,
     sizes: Mapping[str, tuple[int, int]],
 ) -> Iterator[_One]:
-    for image_id, target in zip(images, targets, strict=True):
-        maps = []
-        for side in sides:
-            found = side.maps.read(image_id, [target])
-            if found is None:
-                raise RunError(f"The run has no map of {side.model!r} for image {image_id!r} and class {target}.")
-            maps.append(found[0])
-        yield _One(labels.read(image_id), maps, sizes[image_id])
+    blocks = [side.maps.read_block(images, targets) for side in sides]
+    for place, image_id in enumerate(images):
+        yield _One(labels.read(image_id), [block[place] for block in blocks], sizes[image_id])
 
 
 def _sums(one: _One, sides: Sequence[Side], frame: tuple[int, int]) -> Floats:

@@ -109,9 +109,7 @@ def find_concepts(
         found = discover(points[discovered], count=count, images=of.image_of[discovered], seed=seed)
         assigned, stability = assign(points, found.centres), found.stability
         known = [None] * len(stability)
-    told = quality(
-        assigned, stability, image=of.image_of, classes=classes, area=of.area, row=of.row, column=of.column
-    )
+    told = quality(assigned, stability, image=of.image_of, classes=classes, area=of.area, row=of.row, column=of.column)
     schema = DERIVED["concepts"]
     columns = {**told, "name": known}
     rows = pa.table([pa.array(columns[f.name], f.type, from_pandas=True) for f in schema], schema=schema)

@@ -122,7 +122,7 @@ class Comparison:
 
     @property
     def failures(self) -> list[dict[str, Any]]:
-        """What could not be computed: rows of the table ``failures``; an image that no model can read is one of them."""
+        """What could not be computed: rows of ``failures``; an image that no model can read is one of them."""
         rows: dict[Any, dict[str, Any]] = {}
         for row in self.run.table("failures").to_pylist():
             whole = row["kind"] == "unreadable"

@@ -30,8 +30,8 @@ from salience.store.writer import RunWriter
 FRAME = (224, 224)
 """Rows and columns of the label maps: the whole image, squashed to the size at which XRAI segments."""
 VIEW = Preprocessing(size=FRAME, fit="squash", interpolation="box")
-"""How images come into the frame: areas are averaged, and small images enlarged pixel by pixel. Softer filters would put
-colours between those of small images, and so a ring of segments around every object."""
+"""How images come into the frame: areas are averaged, and small images enlarged pixel by pixel. Softer filters would
+put colours between those of small images, and so a ring of segments around every object."""
 _UNIT = 64
 _VERSION = 1
 

@@ -44,7 +44,7 @@ UNIT_IMAGES = 1024
 _TELL_EVERY_S = 0.1
 _NO_CLASS = {
     "label": "The label is to be explained, and the image has none. Give labels, or use the target 'predicted'.",
-    "given": "There is no class to explain: the reference has no usable answer for this image, or the model has no such "
+    "given": "There is no class to explain: the reference has no usable answer for this image, or the model no such "
     "class.",
 }
 

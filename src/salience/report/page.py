@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from salience.behaviour.audit import read_audit
 from salience.comparison.result import Comparison, read_comparison
 from salience.errors import RunError
+from salience.report.behaviour.page import render_audit
 from salience.report.bundles import INLINE_BYTES, Bundles
 from salience.report.comparison.page import render_comparison
 from salience.report.drawing import Drawing
@@ -114,6 +116,10 @@ def _render_comparison(run: Run, bundles: Bundles, links: Links) -> str:
     return render_comparison(read_comparison(run), bundles, links)
 
 
+def _render_audit(run: Run, bundles: Bundles, links: Links) -> str:
+    return render_audit(read_audit(run), bundles, links)
+
+
 def _render_evaluation(run: Run, bundles: Bundles, links: Links) -> str:
     return render_scores(read_scores(run), bundles, links)
 
@@ -146,6 +152,7 @@ class Page:
 
 PAGES = (
     Page("compare", "Comparison", "comparison.html", _render_comparison),
+    Page("audit", "Behaviour", "behaviour.html", _render_audit),
     Page("evaluate", "Trust", "trust.html", _render_evaluation),
     Page(None, "Maps", "maps.html", _render_maps),
 )

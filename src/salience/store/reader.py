@@ -71,6 +71,25 @@ class StoredMaps:
         values = self._array.read(np.asarray(rows, dtype=np.int64))
         return values * np.asarray(scales, dtype=np.float32)[:, None, None]
 
+    def read_block(self, image_ids: Sequence[str], targets: Sequence[int]) -> Array:
+        """Return the raw maps (N, h, w) of N images and a class each; each file is opened once.
+
+        Raises
+        ------
+        RunError
+            When one of them is missing.
+        """
+        found = []
+        for image_id, target in zip(image_ids, targets, strict=True):
+            place = self._where.get((image_id, target))
+            if place is None:
+                raise RunError(f"There is no map of {self.method!r} for image {image_id!r} and class {target}.")
+            found.append(place)
+        if self._array is None:
+            return np.zeros((0, 0, 0), dtype=np.float32)
+        values = self._array.read(np.array([row for row, _ in found], dtype=np.int64))
+        return values * np.array([scale for _, scale in found], dtype=np.float32)[:, None, None]
+
 
 class ArrayMaps:
     """Maps in memory: values (N, h, w), and whose and which class's each is."""

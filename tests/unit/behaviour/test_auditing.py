@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -258,6 +260,27 @@ def test_a_run_without_an_audit_says_so(tmp_path: Path, images: np.ndarray) -> N
     salience.explain_run([net(0)], images, ["gradcam"], tmp_path, settings=FAST)
     with pytest.raises(RunError, match="holds no audit"):
         AlignedView(tmp_path)
+
+
+def test_reading_an_audit_needs_no_torch() -> None:
+    code = "import sys, salience.behaviour.reading; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("method", ["rise:budget=8", "gradient"])
+def test_any_method_of_any_model(images: np.ndarray, method: str) -> None:
+    module = net(1).module
+
+    def answer(x: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return module(torch.from_numpy(x)).numpy()  # type: ignore[no-any-return]
+
+    black_box = Classifier.from_callable(answer, size=SIDE, name="box")
+    model = black_box if method.startswith("rise") else net(1)
+    found = audit(model, images[:2], method=method, measures="geometry", settings=FAST)
+    assert found.method == method
+    assert set(found.measures["condition"].to_pylist()) == set(conditions(["geometry"]))
+    assert audit_failures(found.run) == []
 
 
 # ---------------------------------------------------------------------- carrying on

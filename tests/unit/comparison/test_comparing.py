@@ -268,7 +268,7 @@ def test_a_class_map_joins_finer_classes(tmp_path: Path) -> None:
     assert found.run.info["models"]["fine"]["classes"] == list(CLASSES)
     assert set(found.predicted("fine").tolist()) <= {0, 1}
     (tmp_path / "other.csv").write_text("model,from,to\nfin,bee,bee\n")
-    with pytest.raises(SettingsError, match="class map is of 'fin'; the models .* are 'fine'"):
+    with pytest.raises(SettingsError, match=r"class map is of 'fin'; the models .* are 'fine'"):
         differ(net(1, "a"), fine, class_map=tmp_path / "other.csv")
 
 
@@ -411,7 +411,7 @@ def test_killed_and_run_again_it_comes_to_the_same_bytes(
     how = RunSettings(batch=16, memory_format="contiguous", threads=1, unit_images=16)
     with pytest.raises(Killed):
         differ(net(1, "a"), net(2, "b"), out=out, settings=how, writer_type=dying(after, what))
-    with pytest.raises(RunError, match="not finished|has no comparison"):
+    with pytest.raises(RunError, match=r"not finished|has no comparison"):
         read_comparison(out)
     kept = {p.name: p.read_bytes() for p in (out / "units").glob("*.json")}
     differ(net(1, "a"), net(2, "b"), out=out, settings=how)

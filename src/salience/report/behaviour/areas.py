@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from salience.behaviour.degradation import CONTROL
 from salience.behaviour.hierarchy import Means, group_mean
 from salience.behaviour.view import Floats
+from salience.report.behaviour import wording
 from salience.report.behaviour.figures import Chart, Series, chart
 from salience.report.behaviour.material import Material
 from salience.report.trust.figures import axis
@@ -35,7 +36,7 @@ def area_charts(material: Material) -> tuple[list[Chart], str]:
             series = _series(material, rows, fill, order)
             if not series:
                 continue
-            title = f"{fill}: {words}"
+            title = f"{wording.kind_title(fill)}: {words}"
             told = "; ".join(f"{s.name}: mean {np.mean([p[1] for p in s.points]):.2f}" for s in series)
             ticks = [(0.0, "none"), (0.5, "half"), (1.0, "all")]
             scale = axis([0.0, 1.0], 0.0, 1.0)
@@ -89,7 +90,5 @@ def _series(material: Material, rows: pa.Table, fill: str, order: str) -> list[S
             at = [1 - s if order == "keep" else s for s in shares]
             line = sorted(zip(at, ((e.value, e.low, e.high) for e in found), strict=True))
             name = f"{group}, {_WHO[control]}"
-            out.append(
-                Series(name, tone, tuple((x, *rest) for x, rest in line), "dashed" if control else "solid")
-            )
+            out.append(Series(name, tone, tuple((x, *rest) for x, rest in line), "dashed" if control else "solid"))
     return out

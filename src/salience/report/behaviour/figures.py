@@ -152,19 +152,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class Matrix:
-    """How alike the runs of a group are; ``odd`` is the run that stands out, if one does."""
+    """How alike the runs of a group are; ``odd`` is the place of the run that stands out, if one does."""
 
     group: str
     tone: int
     names: tuple[str, ...]
     rows: tuple[tuple[Cell | None, ...], ...]
-    odd: str
+    odd: int | None
     words: str
 
+    def is_odd(self, run: int) -> bool:
+        """Tell whether a run, by its place, is the one that stands out."""
+        return run == self.odd
 
-def matrix(
-    group: str, tone: int, names: Sequence[str], values: Floats, *, odd: str = "", words: str = ""
-) -> Matrix:
+
+def matrix(group: str, tone: int, names: Sequence[str], values: Floats, *, odd: str = "", words: str = "") -> Matrix:
     """Lay the similarities (R, R) of runs out; pairs without a value, and the diagonal, are ``None``."""
     rows = tuple(
         tuple(
@@ -173,7 +175,7 @@ def matrix(
         )
         for row in values.tolist()
     )
-    return Matrix(group, tone, tuple(tails(names)), rows, odd, words)
+    return Matrix(group, tone, tuple(tails(names)), rows, list(names).index(odd) if odd else None, words)
 
 
 def tails(names: Sequence[str]) -> list[str]:

@@ -43,16 +43,17 @@ Worst = tuple[float, str, str]
 class Tile:
     """An image of a gallery: its number over all runs, and the run and condition that are worst on it.
 
-    ``model`` is its place among those drawn, ``cell`` the condition's among the gallery's.
+    ``model`` is its place among those drawn, ``cell`` the condition's among the gallery's. ``other`` is the run whose map
+    stands beside: the same one, under that condition, or of maps of clean images the most typical run.
     """
 
     image: int
     name: str
     text: str
     model: int
+    other: int
     cell: int
     worst: str
-    missing: str
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,10 @@ class Galleries:
             cell = conditions.index(worst[1]) if worst[1] in conditions else 0
             where = worst[0] if cell == 0 else f"{worst[0]}, {wording.condition_title(worst[1])}"
             at = "" if not drawn else f"{where}: {_two(drawn[worst])}"
-            tiles.append(Tile(image, row["image_id"], _two(row["value"]), models.index(worst[0]), cell, at, ""))
+            best = max(drawn, key=lambda k: drawn[k], default=worst)
+            model = models.index(worst[0])
+            other = models.index(best[0]) if measure == "stability" else model
+            tiles.append(Tile(image, row["image_id"], _two(row["value"]), model, other, cell, at))
             table = [[_short(of_image.get((m, c))) for c in conditions] for m in models]
             self._drawn[image][f"n{image}.{measure}"] = json.dumps(table, separators=(",", ":")).encode()
         return Gallery(

@@ -114,7 +114,7 @@ def _missing(material: Material, measure: str, lines: Sequence[Line]) -> str:
 def verdict(material: Material) -> Verdict:
     """Return what the page begins with."""
     said = material.audit.sentences()
-    quiet = [s for s in said if s.startswith("No difference between") and " is shown " in s]
+    quiet = [s for s in said if s.startswith("No difference between") and " can be shown with " not in s]
     shown = [s for s in said if s not in quiet]
     return Verdict(
         _title(material),
@@ -130,9 +130,10 @@ def _title(material: Material) -> str:
         return f"How {count(len(others) + 1, 'group')} behave: {listed([reference, *others], 5)}"
     group = others[0]
     runs = {g: len(m) for g, m in material.audit.groups.items()}
-    least = min(runs.values())
-    if least < LEAST and set(runs.values()) != {1}:
-        return f"No difference can be shown with {count(least, 'run')} a group"
+    if min(runs.values()) < LEAST and set(runs.values()) != {1}:
+        here, there = runs[group], runs[reference]
+        with_so_many = f"{count(here, 'run')} a group" if here == there else f"{here} and {there} runs"
+        return f"No difference can be shown with {with_so_many}"
     rows = [r for r in material.audit.overview() if r["group"] == group and r["verdict"] in _JUDGED]
     for form in ("corrected", "published"):
         of = {v: [r["measure"] for r in rows if r["form"] == form and r["verdict"] == v] for v in _JUDGED}

@@ -12,12 +12,12 @@ from salience.behaviour.measures import FORMS, MEASURES, STATISTICS, headlines
 from salience.behaviour.traits import Statistic
 from salience.behaviour.view import CLEAN, OUT_OF_SET
 from salience.errors import SettingsError
+from salience.report import words
 from salience.report.behaviour import wording
 from salience.report.behaviour.areas import area_charts
 from salience.report.behaviour.figures import Chart, Dot, Matrix, Series, chart, dot, histogram, matrix
 from salience.report.behaviour.material import Material
 from salience.report.trust.figures import Axis, axis
-from salience.report import words
 from salience.report.words import listed
 
 MOST_CLASSES = 12
@@ -267,7 +267,7 @@ def _noise_charts(material: Material) -> tuple[list[Chart], str]:
                 kinds.setdefault(wording.kind_of(condition), []).append(condition)
         rows = [material.mean(of, c, g) for of_kind in kinds.values() for c in of_kind for g in material.groups]
         reach = [r[k] for r in rows if r for k in ("value", "low", "high") if r[k] is not None]
-        scale = axis([0.0, 1.0, *(max(-1.0, v) for v in reach)], -1.0, 1.0)
+        scale = axis([0.0, 1.0, *(max(-1.0, v) for v in reach)], -1.0, 1.0, most=7)
         for kind, of_kind in kinds.items():
             made.append(_noise_chart(material, of, f"{wording.kind_title(kind)}: {told}", kind, of_kind, scale))
     return made, "Bands are 95 % intervals. 1: the map stays as it was. 0, the line, is chance in corrected panels."
@@ -332,7 +332,9 @@ def _numbers(material: Material, measure: str) -> list[NumberRow]:
                     "" if condition in (wording.ALL, CLEAN) else wording.condition_title(condition),
                     tuple((words.DASH, "") if r is None else wording.value_text(r) for r in means),
                     tuple(
-                        (words.DASH, "", "") if r is None else (*wording.value_text(r, sign=True), wording.chance_text(r["q"]))
+                        (words.DASH, "", "")
+                        if r is None
+                        else (*wording.value_text(r, sign=True), wording.chance_text(r["q"]))
                         for r in gaps
                     ),
                 )

@@ -39,6 +39,18 @@ VERDICTS = {
 }
 """Sign and words of what a difference is judged to be."""
 
+_STATISTICS = {
+    "chance-corrected": "Correlation beyond chance",
+    "gain": "Gain over the floor",
+    "score-after": "Probability left",
+    "pearson": "Correlation",
+    "spearman": "Rank correlation",
+    "pearson-unchanged": "Correlation where the prediction is kept",
+    "pearson-agreed": "Correlation where runs agree on the class",
+    "ssim-fixed": "SSIM of the same class",
+    "ssim-sd": "SSIM, standard deviation over pairs",
+    "zero": "Share of empty maps",
+}
 _KINDS = {
     "salt-pepper": "Salt-and-pepper noise",
     "gaussian-noise": "Gaussian noise",
@@ -86,9 +98,7 @@ def condition_title(condition: str) -> str:
 
 def statistic_title(name: str) -> str:
     """Return a statistic's name in words."""
-    words = name.replace("-", " ")
-    words = re.sub(r"\bssim\b", "SSIM", words)
-    words = re.sub(r"\b(pearson|spearman|gini)\b", lambda m: m[0].capitalize(), words)
+    words = _STATISTICS.get(name) or re.sub(r"\bssim\b", "SSIM", name.replace("-", " "))
     return words[0].upper() + words[1:]
 
 
