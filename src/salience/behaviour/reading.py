@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,9 +41,13 @@ class StoredResults:
     ----------
     image_ids
         The images, told by their place in this list from here on.
+    grid
+        Of the maps, where the run has none to tell it; the size of the input where that is not known either.
     """
 
-    def __init__(self, run: Run, model: str, method: str, image_ids: Sequence[str]) -> None:
+    def __init__(
+        self, run: Run, model: str, method: str, image_ids: Sequence[str], grid: tuple[int, int] | None = None
+    ) -> None:
         self._run = run
         self._count = len(image_ids)
         ids = pa.array(image_ids, pa.string())
@@ -51,8 +56,8 @@ class StoredResults:
         self.identity: str = entry["identity"]
         size = info["preprocessing"]["size"]
         self.input_size: tuple[int, int] = (size[0], size[1])
-        grid = entry.get("grid", size)
-        self.grid: tuple[int, int] = (grid[0], grid[1])
+        rows, columns = entry.get("grid") or grid or size
+        self.grid: tuple[int, int] = (rows, columns)
         self.classes = len(info["classes"])
         self._read_maps(run, recipe, ids)
         self._read_predictions(run, model, info.get("fingerprint", ""), ids)
@@ -84,6 +89,13 @@ class StoredResults:
         self.predicted[at] = rows["predicted"].to_numpy()[known]
         self._unit[at] = units[chosen][known]
         self._within[at] = within[chosen][known]
+
+    def absent(self, count: int) -> StoredResults:
+        """Return what there is of ``count`` images of which the model explained none."""
+        nothing = copy.copy(self)
+        nothing._count, nothing._array = count, None
+        nothing._row, nothing._unit, nothing._within, nothing.predicted = np.full((4, count), -1, dtype=np.int64)
+        return nothing
 
     def has_maps(self) -> npt.NDArray[np.bool_]:
         """Return which images have a map (N,)."""
@@ -273,8 +285,15 @@ class RunView:
     def clean(self, model: str) -> StoredResults:
         """Return what a model gave for the unchanged images."""
         if model not in self._clean:
-            self._clean[model] = StoredResults(self.run, model, self.method, self.image_ids)
+            self._clean[model] = StoredResults(self.run, model, self.method, self.image_ids, self._usual_grid(model))
         return self._clean[model]
+
+    def _usual_grid(self, model: str) -> tuple[int, int] | None:
+        """Return the grid that runs of a model's group have, None where none of them has a map."""
+        (members,) = (m for m in self.groups.values() if model in m)
+        grids = (self.run.recipe(self.method, member)[1].get("grid") for member in members)
+        found = next((grid for grid in grids if grid), None)
+        return None if found is None else (found[0], found[1])
 
     def _rows(self, condition: str, images: Numbers) -> Numbers:
         return self._place[condition] * len(self.image_ids) + images
@@ -284,8 +303,12 @@ class RunView:
         if (kind, model) not in self._last:
             self._last = {key: found for key, found in self._last.items() if key[1] == model}
             ids = [changed_id(i, c) for c in self._traits for i in self.image_ids]
-            run = open_run(self.run.folder / kind / model)
-            self._last[kind, model] = StoredResults(run, model, self.method, ids)
+            folder = self.run.folder / kind / model
+            self._last[kind, model] = (
+                StoredResults(open_run(folder), model, self.method, ids, self.clean(model).grid)
+                if (folder / "run.json").exists()
+                else self.clean(model).absent(len(ids))
+            )
         return self._last[kind, model]
 
 

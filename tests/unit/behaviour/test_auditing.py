@@ -7,6 +7,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,7 @@ def test_all_measures_of_all_models(whole: salience.Audit) -> None:
     assert stage["complete"]
     assert stage["settings"]["conditions"]["shift16-up"]["published"]
     assert {s["measure"] for s in stage["statistics"]} == set(whole.asked)
+    assert set(whole.run.info["stages"]["evaluate"]["methods"]) == {"gradcam", "random-blurred"}
     assert audit_failures(whole.run) == []
     assert any("No difference" in s for s in whole.sentences())
 
@@ -321,6 +323,16 @@ def test_what_is_lost_is_made_again(tmp_path: Path, images: np.ndarray, where: s
     assert _bytes(ask().run.folder) == first
 
 
+def test_how_work_is_cut_into_units_changes_no_byte(tmp_path: Path, images: np.ndarray) -> None:
+    found = []
+    for name, size in (("few", 64), ("many", 7)):
+        how = replace(FAST, unit_images=size)
+        made = audit(net(3), images, measures="geometry", out=tmp_path / name, settings=how)
+        found.append(_bytes(made.run.folder))
+    assert len(open_run(tmp_path / "many" / "conditions" / "net").units()) > 10
+    assert found[0] == found[1]
+
+
 def test_more_measures_are_added_to_what_is_there(tmp_path: Path, images: np.ndarray) -> None:
     audit(net(1), images, measures="degradation", out=tmp_path / "run", settings=FAST, background="blur")
     heard: list[Event] = []
@@ -368,6 +380,26 @@ def test_a_broken_image_is_left_out_and_told(tmp_path: Path, images: np.ndarray)
     assert np.isnan(view.logits("net", np.array([2]), "flip-lr")).all()
     assert set(found.measures["image_id"].to_pylist()) == {"0.png", "1.png", "3.png"}
     assert any("no answer for 1 of 4 images" in note for note in found.notes)
+
+
+def test_a_run_that_diverged_is_told_and_the_others_are_measured(tmp_path: Path, images: np.ndarray) -> None:
+    broken = net(1)
+    with torch.no_grad():
+        broken.module.fc.bias.fill_(math.nan)  # type: ignore[union-attr, operator]
+    models = {"plain": [net(0, "good"), Classifier(broken.module, size=SIDE, name="bad"), net(2, "fine")]}
+    found = audit(models, images, out=tmp_path / "run", settings=FAST, background="blur")
+    assert {row["model"] for row in audit_failures(found.run)} == {"plain-bad"}
+    rows = found.measures
+    single = set(rows.filter(pc.is_valid(rows["model"]))["model"].to_pylist())
+    assert single == {"plain-good", "plain-fine"}
+    assert set(rows["measure"].to_pylist()) == set(found.asked)
+    assert any("plain-bad has no answer for 4 of 4 images" in note for note in found.notes)
+
+
+def test_only_baselines_that_there_are(tmp_path: Path, images: np.ndarray) -> None:
+    with pytest.raises(MetricError, match=r"no baseline 'randon'.*Did you mean 'random'"):
+        salience.evaluate(net(0), images, ["gradcam"], baselines=["randon"], out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_inputs_that_are_not_square_are_not_turned(images: np.ndarray) -> None:

@@ -68,7 +68,7 @@ def test_every_condition_has_its_own_words() -> None:
     assert len(set(titles)) == len(names)
     assert wording.condition_title("rotate-90") == f"turn by {wording.MINUS}90°"
     assert wording.condition_title("shift16-up-left") == "shift 16 px up and left"
-    assert wording.condition_title("salt-pepper-0.25") == "salt-and-pepper noise 0.25"
+    assert wording.condition_title("salt-pepper-0.25") == "salt and pepper 0.25"
     assert wording.condition_title("jpeg-3") == "JPEG 3"
 
 
@@ -82,4 +82,5 @@ def test_numbers_have_true_minus_signs_and_chances_no_false_zero() -> None:
     assert wording.value_text(row) == (f"{wording.MINUS}0.50", f"[{wording.MINUS}0.75, 0.25]")
     assert wording.value_text({"value": 0.5, "low": None, "high": None}, sign=True) == ("+0.50", "")
     assert [wording.chance_text(v) for v in (0.0001, 0.0123, 0.4)] == ["< 0.001", "0.012", "0.40"]
+    assert [wording.two_digits(v) for v in (-0.001, -0.5)] == ["0.00", f"{wording.MINUS}0.50"]
     assert wording.chance_text(None) == wording.chance_text(float("nan"))

@@ -1,4 +1,4 @@
-"""Galleries of extreme images: photographs, and every run's maps under each condition, drawn as strips of small maps."""
+"""Galleries of extreme images: photographs, and every run's maps under each condition as strips of small maps."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ Worst = tuple[float, str, str]
 class Tile:
     """An image of a gallery: its number over all runs, and the run and condition that are worst on it.
 
-    ``model`` is its place among those drawn, ``cell`` the condition's among the gallery's. ``other`` is the run whose map
-    stands beside: the same one, under that condition, or of maps of clean images the most typical run.
+    ``model`` is its place among those drawn, ``cell`` the condition's among the gallery's. ``other`` is the run
+    whose map stands beside: the same one, under that condition, or of maps of clean images the most typical run.
     """
 
     image: int
@@ -147,11 +147,11 @@ class Galleries:
             worst = (max if measure == "entropy" else min)(drawn, key=lambda k: drawn[k], default=(models[0], CLEAN))
             cell = conditions.index(worst[1]) if worst[1] in conditions else 0
             where = worst[0] if cell == 0 else f"{worst[0]}, {wording.condition_title(worst[1])}"
-            at = "" if not drawn else f"{where}: {_two(drawn[worst])}"
+            at = "" if not drawn else f"{where}: {wording.two_digits(drawn[worst])}"
             best = max(drawn, key=lambda k: drawn[k], default=worst)
             model = models.index(worst[0])
             other = models.index(best[0]) if measure == "stability" else model
-            tiles.append(Tile(image, row["image_id"], _two(row["value"]), model, other, cell, at))
+            tiles.append(Tile(image, row["image_id"], wording.two_digits(row["value"]), model, other, cell, at))
             table = [[_short(of_image.get((m, c))) for c in conditions] for m in models]
             self._drawn[image][f"n{image}.{measure}"] = json.dumps(table, separators=(",", ":")).encode()
         return Gallery(
@@ -216,10 +216,6 @@ def drawn_models(material: Material) -> list[str]:
     """Return the runs whose maps are drawn."""
     each = max(1, MOST_MODELS // len(material.groups))
     return [m for models in material.audit.groups.values() for m in models[:each]]
-
-
-def _two(value: float) -> str:
-    return f"{value:.2f}".replace("-", wording.MINUS)
 
 
 def _short(value: float | None) -> float | None:

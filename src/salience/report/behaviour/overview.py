@@ -8,9 +8,10 @@ from typing import Any
 
 from salience.behaviour.hierarchy import LEAST
 from salience.behaviour.measures import FORMS, MEASURES, STATISTICS
+from salience.behaviour.similarity import WINDOW, ssim_possible
 from salience.report.behaviour import wording
 from salience.report.behaviour.material import Material
-from salience.report.words import count, listed
+from salience.report.words import count, grid, listed
 
 Row = Mapping[str, Any]
 _JUDGED = ("better", "worse", "different")
@@ -103,11 +104,11 @@ def _missing(material: Material, measure: str, lines: Sequence[Line]) -> str:
     """Return why a measure, or a form of it, has no numbers."""
     if measure == "stability" and not any(x.published or x.corrected for x in lines):
         return "Every group has one run: stability compares runs of one recipe."
-    if any(x.corrected for x in lines) and not any(x.published for x in lines):
-        grids = {material.view.grid(m) for m in material.audit.models}
-        small = [f"{h}×{w}" for h, w in sorted(grids) if min(h, w) < 7]  # noqa: RUF001
-        if small:
-            return f"The published SSIM needs maps of 7×7 and more: these are {listed(small)}."  # noqa: RUF001
+    small = [g for g in sorted({material.view.grid(m) for m in material.audit.models}) if not ssim_possible(g)]
+    if small and measure in ("out-of-set", "geometry", "stability"):
+        where = "Under flips and turns" if measure == "geometry" else "Here"
+        grids = listed([grid(h, w) for h, w in small])
+        return f"The published SSIM needs maps of {grid(WINDOW, WINDOW)} and more. {where} {grids} maps have none."
     return "" if any(x.published or x.corrected for x in lines) else "Nothing could be measured."
 
 

@@ -154,7 +154,7 @@ def _mark(material: Material, of: Statistic, condition: str, group: str, scale: 
     under = None if floor is None else material.mean(floor, condition, group)
     level = None if under is None else under["value"]
     value, interval = wording.value_text(row)
-    told = "" if level is None else f"{level:.2f}".replace("-", wording.MINUS)
+    told = "" if level is None else wording.two_digits(level)
     at = dot(scale, row["value"], row["low"], row["high"], level)
     return Mark(group, material.groups.index(group), at, value, interval, told)
 

@@ -52,9 +52,10 @@ _STATISTICS = {
     "zero": "Share of empty maps",
 }
 _KINDS = {
-    "salt-pepper": "Salt-and-pepper noise",
+    "salt-pepper": "Salt and pepper",
     "gaussian-noise": "Gaussian noise",
     "jpeg": "JPEG",
+    "road": "ROAD",
 }
 _CONDITIONS = {
     ALL: "mean over conditions",
@@ -122,6 +123,11 @@ def value_text(row: Mapping[str, Any], *, sign: bool = False) -> tuple[str, str]
     """Return a row's value, and its interval: empty where it has none."""
     value, _, interval = told(row, sign=sign).partition(" ")
     return value, interval
+
+
+def two_digits(value: float) -> str:
+    """Return a number with two digits; zero has no sign."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", MINUS)
 
 
 def chance_text(value: float | None) -> str:
