@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,17 +44,25 @@ def per_pixel(name: str, reduce: Callable[[Tensor], Tensor], **options: Any) -> 
 
 
 def noise_tunnel(scene: Scene, how: How) -> Run:
-    """SmoothGrad; the noise is a share of the whole range of pixels, where salience takes each image's own."""
+    """SmoothGrad; the noise is a share of the whole range of pixels, where salience takes each image's own.
+
+    As usual, all samples of an image go together: of a whole batch, its default, they would take tens of gigabytes.
+    """
     import captum.attr
 
     model = FromPixels(scene.classifier)
     explainer = captum.attr.NoiseTunnel(captum.attr.Saliency(model))
-    together = None if how.usual else max(1, how.batch // min(how.batch, len(scene)))
 
-    def run(rows: slice) -> Floats:
+    def some(rows: slice) -> Floats:
         x = scene.pixels[rows].clone()
+        together = None if how.usual else max(1, how.batch // len(x))
         options = {"nt_samples": SAMPLES, "nt_samples_batch_size": together, "stdevs": 0.15, "abs": False}
         return floats(explainer.attribute(x, target=predicted(model, x), **options).sum(1))
+
+    def run(rows: slice) -> Floats:
+        step = 1 if how.usual else how.batch
+        parts = [slice(at, min(at + step, rows.stop)) for at in range(rows.start, rows.stop, step)]
+        return np.concatenate([some(part) for part in parts])
 
     return run
 
@@ -157,8 +166,6 @@ def surrogate(name: str, draw: Draw | None, samples: int) -> Make:
             return floats(found[:, 0])
 
         def run(rows: slice) -> Floats:
-            import numpy as np
-
             return np.concatenate([one(i) for i in range(rows.start, rows.stop)])
 
         return run

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 import salience
-from salience.benchmark import _bare_seconds, _best_plan, _whole_seconds
+from salience.benchmark import _bare_seconds, _whole_seconds
 from salience.engine.plan import Plan
 from salience.engine.sweep import Sweep
+from salience.engine.tune import climb, largest_batch
 from salience.errors import SalienceError
 from salience.explaining import Job, RunSettings, prepare
 from salience.metrics.baselines import BASELINES
@@ -93,8 +94,21 @@ class Bare:
         every = {tuple(sorted((p.layers, p.pixels) for p in s.products)) for s in sweep.stages() if s.points}
         kinds = frozenset(kind for kind in every if kind) or frozenset(every)  # backward passes decide, where there are
         if kinds not in self.plans:
-            self.plans[kinds] = _best_plan(self.scene.classifier, sweep, self._some, job.plan)
+            self.plans[kinds] = self._fastest(sweep, job.plan)
         return self.plans[kinds]
+
+    def _fastest(self, sweep: Sweep, plan: Plan) -> Plan:
+        """Search around ``plan``: on the CPU up to the usual batch, beyond which nothing is won but memory is lost."""
+        classifier = self.scene.classifier
+
+        def cost(trial: Plan) -> float:
+            return _bare_seconds(classifier, sweep, self._some, trial, 0.3)
+
+        largest = USUAL_BATCH if classifier.device.type == "cpu" else largest_batch(classifier)
+        cost(plan)  # the first calls do not count
+        best, value = climb(plan, cost(plan), cost, largest=largest, worth=0.0)
+        turned = replace(best, memory_format="contiguous" if best.memory_format == "channels_last" else "channels_last")
+        return turned if cost(turned) < value else best
 
     def seconds(self, job: Job, plan: Plan, for_seconds: float) -> float:
         """Return the seconds of an image's bare calls."""

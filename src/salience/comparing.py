@@ -235,6 +235,7 @@ def _explain(task: Task, explain: Callable[..., Outcome], segmenter: Segmenter) 
 @contextmanager
 def _segment(segmenter: Segmenter, writer: RunWriter) -> Iterator[None]:
     """Partition images while the body explains them; the comparison in the run is unfinished from here on."""
+    writer.info.setdefault("stages", {}).setdefault(STAGE, {})["current"] = []  # other models' are of an earlier call
     writer.use_stage(STAGE, SEGMENTS, segmenter.recipes, complete=False)
     writer.describe()
     with in_thread(partial(segmenter.beside, writer)):

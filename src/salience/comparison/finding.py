@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 from salience.comparison.attributing import Attributions, Side, attribute
 from salience.comparison.cells import Procedure
 from salience.comparison.concepts import Found, find_concepts
-from salience.comparison.confirmation import Drops, Interventions, confirm, intervention_effects
+from salience.comparison.confirmation import Interventions, confirm, intervention_effects
 from salience.comparison.effects import Slices, effects
-from salience.comparison.interventions import FILLS, Intervener, Trial, choose_trials
+from salience.comparison.interventions import Intervener, Trial, choose_trials, read_drops
+from salience.comparison.notes import adds_up, of_concepts, of_images, of_maps
 from salience.comparison.ranking import order_concepts, worth_testing
 from salience.comparison.result import STAGE
 from salience.comparison.segmenting import Segmenter
@@ -29,7 +30,7 @@ from salience.engine.plan import Plan
 from salience.engine.scalars import check_output
 from salience.errors import ImagesError
 from salience.models.classifier import Classifier
-from salience.store.packed import Embeddings, LabelMaps, StageRows
+from salience.store.packed import Embeddings, LabelMaps
 from salience.store.reader import StoredMaps
 from salience.store.run import Run
 from salience.store.schema import DERIVED
@@ -37,8 +38,6 @@ from salience.store.writer import RunWriter
 
 _IMAGES = 400
 """Images in which a concept's pixels are changed, at most."""
-_GAP = 0.05
-"""Share of the scalar's change that a map may miss before it is told of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,9 +96,10 @@ class Finder:
         }
         for name, rows in tables.items():
             writer.put_derived(name, rows)
+        described = self.segmenter.encoder is None and evidence.attributions.names is None
         settings = {
             **self.asked,
-            "ledger": _adds_up(run, recipes),
+            "ledger": adds_up(run, recipes),
             "concepts_found": evidence.concepts.count,
             "named": evidence.attributions.names is not None,
             "recipes": recipes,
@@ -108,7 +108,12 @@ class Finder:
             "drop_recipes": drop_recipes,
             "whole_inputs": self.segmenter.whole_inputs,
             "tested": list(evidence.worth),
-            "notes": [*notes, *self._notes(run, recipes, evidence)],
+            "notes": [
+                *notes,
+                *of_images(len(self.source), len(evidence.attributions.images)),
+                *of_maps(run, recipes, self.asked["method"], evidence.attributions.images),
+                *of_concepts(evidence.concepts.count, len(evidence.worth), described=described),
+            ],
         }
         writer.info["stages"][STAGE].update(settings=settings, complete=True)
 
@@ -139,7 +144,7 @@ class Finder:
             self._quadrants(run, images),
             [f"image {i}" if groups[i] is None else f"group {groups[i]}" for i in images],
         )
-        evidence = self._effects(attributions, concepts, targets, slices, _adds_up(run, recipes))
+        evidence = self._effects(attributions, concepts, targets, slices, adds_up(run, recipes))
         seconds = time.perf_counter() - begin
         rate = round(len(images) / max(1e-9, seconds), 3)
         self.listen(Finished("concepts", len(images), 0, 0, round(seconds, 3), rate, 0, 0, "compare"))
@@ -222,7 +227,7 @@ class Finder:
             scores = dict(zip(own["image_id"].to_pylist(), own["score"].to_pylist(), strict=True))
             found[model.name] = self._ask(writer, model, trials, scores, targets, labels)
         rows = opened(writer)
-        drops = _drops(rows, found, evidence, trials)
+        drops = read_drops(rows, found, evidence.attributions.images, evidence.concepts.count, trials)
         procedure = Procedure(seed=self.asked["seed"])
         return intervention_effects(drops, evidence.slices, procedure=procedure), found
 
@@ -270,29 +275,6 @@ class Finder:
         units.run(refs, len(trials) - len(refs), asking.compute)
         return asking.recipe
 
-    # ------------------------------------------------------------------ what a reader must know
-
-    def _notes(self, run: Run, recipes: Mapping[str, str], evidence: Evidence) -> list[str]:
-        compared = len(evidence.attributions.images)
-        notes = []
-        if compared < len(self.source):
-            lost = len(self.source) - compared
-            notes.append(f"{lost} of {len(self.source)} images could not be compared and are left out.")
-        if not _adds_up(run, recipes):
-            notes.append(
-                f"Maps of {self.asked['method']!r} do not add up to the change of the scalar: there is no ledger."
-            )
-        notes += _gaps(run, recipes, set(evidence.attributions.images))
-        if self.segmenter.encoder is None and evidence.attributions.names is None:
-            notes.append(
-                "Segments are alike by colour and texture, for no encoder was given; one that knows objects "
-                "(--encoder) makes concepts of objects."
-            )
-        left = evidence.concepts.count - len(evidence.worth)
-        if left > 0:
-            notes.append(f"{left} of {evidence.concepts.count} concepts were not tested by changing their pixels.")
-        return notes
-
 
 def _renumbered(rows: pa.Table, order: Sequence[int]) -> pa.Table:
     """Give concepts their new numbers, and rows the order of model, family, stratum as before, then of concepts."""
@@ -304,57 +286,3 @@ def _renumbered(rows: pa.Table, order: Sequence[int]) -> pa.Table:
     place = [kinds[key] for key in zip(*keys, strict=True)]
     at = rows.schema.get_field_index("concept")
     return rows.set_column(at, rows.schema.field(at), pa.array(new)).take(pa.array(np.lexsort((new, place))))
-
-
-def _adds_up(run: Run, recipes: Mapping[str, str]) -> bool:
-    """Tell whether the maps of all models come with the change of the scalar that they add up to."""
-    rows = run.table("diagnostics")
-    rows = rows.filter(pc.equal(rows["name"], "output_change"))
-    return set(recipes.values()) <= set(rows["recipe"].unique().to_pylist())
-
-
-def _gaps(run: Run, recipes: Mapping[str, str], images: set[str]) -> list[str]:
-    """Say of how many images the maps miss too much of the scalar's change."""
-    rows = run.table("diagnostics").to_pylist()
-    notes = []
-    for model, recipe in recipes.items():
-        own = [r for r in rows if r["recipe"] == recipe and r["image_id"] in images]
-        change = {r["image_id"]: r["value"] for r in own if r["name"] == "output_change"}
-        gap = {r["image_id"]: r["value"] for r in own if r["name"] == "completeness_gap"}
-        wide = [i for i, g in gap.items() if i in change and abs(g) > _GAP * abs(change[i])]
-        if wide:
-            notes.append(
-                f"Maps of {model!r} miss more than {_GAP:.0%} of the change of the scalar on {len(wide)} of {len(gap)} "
-                "images: more steps (--method ig:steps=256:baseline=black+white) narrow the gap."
-            )
-    return notes
-
-
-def _drops(
-    run: Run, recipes: Mapping[str, str], evidence: Evidence, trials: Mapping[str, Sequence[Trial]]
-) -> dict[str, dict[str, Drops]]:
-    """Return how far scalars fell, by fill and model, (I, k) each; NaN where a concept was not changed in an image."""
-    images, count = evidence.attributions.images, evidence.concepts.count
-    place = {i: n for n, i in enumerate(images)}
-    out: dict[str, dict[str, Drops]] = {fill: {} for fill in FILLS}
-    for model, recipe in recipes.items():
-        stored = StageRows(run, "drops", recipe)
-        real = {fill: np.full((len(images), count), np.nan) for fill in FILLS}
-        control = {fill: np.full((len(images), count), np.nan) for fill in FILLS}
-        for image_id in trials:
-            for row in stored.rows(image_id) if image_id in stored else ():
-                cell = place[image_id], row["concept"]
-                real[row["fill"]][cell] = row["clean"] - row["changed"]
-                control[row["fill"]][cell] = row["clean"] - row["control"]
-        for fill in FILLS:
-            out[fill][model] = Drops(real[fill], control[fill])
-    return _everywhere(out)
-
-
-def _everywhere(drops: dict[str, dict[str, Drops]]) -> dict[str, dict[str, Drops]]:
-    """Leave out what some model could not answer: all are compared on the same images."""
-    for of in drops.values():
-        missing = np.any([np.isnan(d.net) for d in of.values()], axis=0)
-        for model, d in of.items():
-            of[model] = Drops(np.where(missing, np.nan, d.real), np.where(missing, np.nan, d.control))
-    return drops

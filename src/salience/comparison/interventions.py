@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from salience.comparison.attributing import Attributions
+from salience.comparison.confirmation import Drops
 from salience.comparison.frame import to_input
 from salience.comparison.segments import area_matched
 from salience.comparison.stage import Made, identify, workers
@@ -32,7 +33,8 @@ from salience.engine.scalars import Output, score
 from salience.engine.tune import running
 from salience.errors import ImagesError, ModelError
 from salience.models.classifier import Classifier
-from salience.store.packed import LabelMaps
+from salience.store.packed import LabelMaps, StageRows
+from salience.store.run import Run
 from salience.store.unit import Content
 
 FILLS = ("blur", "mean")
@@ -254,3 +256,44 @@ def choose_trials(
                 made = Trial(image_id, c, tuple(segments.tolist()), tuple(int(s) for s in control))
                 trials.setdefault(image_id, []).append(made)
     return trials
+
+
+def read_drops(
+    run: Run, recipes: Mapping[str, str], images: Sequence[str], count: int, tried: Iterable[str]
+) -> dict[str, dict[str, Drops]]:
+    """Return how far scalars fell, by fill and model, (I, count) each; NaN where a concept was not changed in an image.
+
+    Parameters
+    ----------
+    recipes
+        Of the table ``drops``, by model.
+    images
+        Ids of the I images.
+    count
+        Number of concepts.
+    tried
+        The images in which some concept was changed.
+    """
+    place = {i: n for n, i in enumerate(images)}
+    out: dict[str, dict[str, Drops]] = {name: {} for name in FILLS}
+    for model, recipe in recipes.items():
+        stored = StageRows(run, "drops", recipe)
+        real = {name: np.full((len(images), count), np.nan) for name in FILLS}
+        control = {name: np.full((len(images), count), np.nan) for name in FILLS}
+        for image_id in tried:
+            for row in stored.rows(image_id) if image_id in stored else ():
+                cell = place[image_id], row["concept"]
+                real[row["fill"]][cell] = row["clean"] - row["changed"]
+                control[row["fill"]][cell] = row["clean"] - row["control"]
+        for name in FILLS:
+            out[name][model] = Drops(real[name], control[name])
+    return _everywhere(out)
+
+
+def _everywhere(drops: dict[str, dict[str, Drops]]) -> dict[str, dict[str, Drops]]:
+    """Leave out what some model could not answer: all are compared on the same images."""
+    for of in drops.values():
+        missing = np.any([np.isnan(d.net) for d in of.values()], axis=0)
+        for model, d in of.items():
+            of[model] = Drops(np.where(missing, np.nan, d.real), np.where(missing, np.nan, d.control))
+    return drops

@@ -473,3 +473,11 @@ def test_nothing_left_to_compare(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"no image")
     with pytest.raises(ImagesError, match="None of the 1 images could be compared"):
         differ(net(1, "a"), net(2, "b"), str(tmp_path), target="class:0")
+
+
+def test_what_an_earlier_call_asked_for_does_not_count(tmp_path: Path) -> None:
+    differ(net(1, "a"), [net(2, "b"), net(3, "c")], out=tmp_path / "run")
+    differ(net(1, "a"), net(2, "b"), out=tmp_path / "run", confirm=0)
+    stage = open_run(tmp_path / "run").info["stages"]["compare"]
+    assert sorted(stage["recipes"][i]["what"] for i in stage["current"]) == ["embedding", "partition"]
+    assert read_comparison(tmp_path / "run").models == ("a", "b")
