@@ -17,7 +17,7 @@ from salience.models.layers import find_layer
 from .case import Make, MethodCase, Run
 from .scene import Floats, FromPixels, How, Scene, floats, predicted
 
-BUDGET = 257
+BUDGET = 129
 """Forward passes an image of the black-box methods, that of the whole image among them."""
 CELLS = 7
 """Of the segments' grid, along each side: the methods' own default."""

@@ -197,9 +197,8 @@ def _method(case: MethodCase, bare: Bare, effort: Effort, row: Row) -> Row:
     scene = bare.scene.first(_count(times * bare.seconds(stand_in, plan, 0.2), effort, len(bare.scene)))
     job = replace(own, labels=own.labels[: len(scene)], classes=own.classes[: len(scene)])
     ways = _ways(plan, USUAL_BATCH)
-    agreement, between = agreement_of_maps(case, scene, ways["best"])
+    agreement, between = agreement_of_maps(case, scene, ways["best"])  # what it takes does not count
     taken: dict[str, list[float]] = {name: [] for name in ("bare", "salience", *ways)}
-    _whole_seconds(job, scene.source, RunSettings())  # the first does not count
     for _ in _rounds(effort):
         taken["bare"].append(times * bare.seconds(stand_in, plan, effort.seconds))
         taken["salience"].append(_whole_seconds(job, scene.source, RunSettings()) / len(scene))
@@ -257,7 +256,7 @@ def _metric(case: MetricCase, bare: Bare, scored: Scored, effort: Effort, row: R
     lines = 1 if case.remakes else LINES
     scored = scored.first(_count(lines * share * bare.seconds(job, plan, 0.2), effort, len(scored.scene)))
     ways = _ways(plan, case.usual_batch)
-    agreement, between = agreement_of_scores(case, scored, ways["best"])  # the first times do not count
+    agreement, between = agreement_of_scores(case, scored, ways["best"])  # what it takes does not count
     taken: dict[str, list[float]] = {name: [] for name in ("bare", "salience", *ways)}
     for _ in _rounds(effort):
         taken["bare"].append(share * bare.seconds(job, plan, effort.seconds) if share else 0.0)

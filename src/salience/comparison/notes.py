@@ -36,7 +36,7 @@ def of_maps(run: Run, recipes: Mapping[str, str], method: str, images: Iterable[
         if wide:
             notes.append(
                 f"Maps of {model!r} miss more than {_GAP:.0%} of the change of the scalar on {len(wide)} of {len(gap)} "
-                "images: more steps (--method ig:steps=256:baseline=black+white) narrow the gap."
+                f"images: more steps on the path than {method} takes narrow the gap."
             )
     return notes
 

@@ -63,9 +63,9 @@ def decode(raw: RawImage, preprocessing: Preprocessing) -> LoadedImage:
     The part that the model sees is resampled straight from the original, once and antialiased. Pillow computes the
     same weights for it as for resizing everything and cropping afterwards, so the result is that of torchvision's
     ``Resize`` and ``CenterCrop``, apart from roundings of one grey level in less than one pixel of a hundred (of two in
-    single pixels, where the filter has negative weights). Two exceptions: for images several times as tall as wide,
-    recent versions of Pillow swap their two passes, which makes 0.3 grey levels on average; and ``nearest`` and ``box``
-    jump instead of rounding: where two pixels of the original are equally near, they may take the other one.
+    single pixels). Two exceptions: for images several times as tall as wide, recent versions of Pillow swap their two
+    passes, which makes 0.3 grey levels on average; and ``nearest`` and ``box`` jump instead of rounding: where two
+    pixels of the original are equally near, they may take the other one.
 
     Raises
     ------

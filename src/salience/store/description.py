@@ -1,7 +1,8 @@
 """What ``run.json`` must hold so that it can be read: checked once, when a run is opened.
 
-Everything else in it may be there or not; a reader takes it with a default. Names that become parts of paths have no
-slash and begin with no dot, so that a run directory from elsewhere cannot lead a reader out of itself.
+Everything else in it may be there or not; a reader takes it with a default. Names that become parts of paths, and what
+follows a slash in them, begin with no dot and no other slash, so that a run directory from elsewhere cannot lead a
+reader out of itself.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from salience.errors import RunError
 
-Name = Annotated[str, Field(pattern=r"^[^/\\\x00.][^/\\\x00]*$")]
+Name = Annotated[str, Field(pattern=r"^[^/.\\\x00]([^/\\\x00]|/[^/.\\\x00])*$")]
 Count = Annotated[int, Field(ge=1, le=2**40)]
 Side = Annotated[int, Field(ge=1, le=2**20)]
 

@@ -25,7 +25,7 @@ from salience.report.comparison.wording import (
 )
 from salience.report.words import MINUS, NBSP
 
-numbers = st.floats(-5, 5, allow_nan=False)
+numbers = st.floats(-5, 5, allow_nan=False, allow_subnormal=False)
 
 # ---------------------------------------------------------------------- sums
 
