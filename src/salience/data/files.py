@@ -23,7 +23,7 @@ class FileSource(ImageSource):
         """Return (size in bytes, modification time in ns) of the file."""
         try:
             status = Path(_path(ref)).stat()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a name with a null byte is a ValueError
             raise _unreadable(ref, error) from error
         return status.st_size, status.st_mtime_ns
 
@@ -31,7 +31,7 @@ class FileSource(ImageSource):
         """Read the file's bytes."""
         try:
             data = Path(_path(ref)).read_bytes()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a name with a null byte is a ValueError
             raise _unreadable(ref, error) from error
         return RawImage(data, hash_content(data), ref.where)
 
@@ -42,10 +42,10 @@ def _path(ref: ImageRef) -> str:
     return ref.path
 
 
-def _unreadable(ref: ImageRef, error: OSError) -> ImagesError:
+def _unreadable(ref: ImageRef, error: OSError | ValueError) -> ImagesError:
     if isinstance(error, FileNotFoundError):
         return ImagesError(f"{ref.where}: there is no such file.")
-    return ImagesError(f"{ref.where}: cannot be read: {error.strerror or error}.")
+    return ImagesError(f"{ref.where}: cannot be read: {getattr(error, 'strerror', None) or error}.")
 
 
 def open_paths(
