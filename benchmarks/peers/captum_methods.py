@@ -21,6 +21,8 @@ BUDGET = 129
 """Forward passes an image of the black-box methods, that of the whole image among them."""
 CELLS = 7
 """Of the segments' grid, along each side: the methods' own default."""
+SIDE = 6
+"""Superpixels, about, as of a square of so many a side: few enough for the samples to tell apart."""
 SAMPLES = 25
 
 
@@ -120,13 +122,13 @@ Draw = Callable[[Scene, int, int], Tensor]
 
 def ridge_draws(scene: Scene, index: int, parts: int) -> Tensor:
     """Return which parts stay: as the method ``ridge`` draws them."""
-    drawn = Stream(scene.ids[index : index + 1], 0, "parts", "cpu").uniform(BUDGET - 1, 2 * CELLS**2)[0]
+    drawn = Stream(scene.ids[index : index + 1], 0, "parts", "cpu").uniform(BUDGET - 1, 2 * SIDE**2)[0]
     return (drawn < 0.5).to(torch.float32)[:, :parts]
 
 
 def shapley_draws(scene: Scene, index: int, parts: int) -> Tensor:
     """Return all, none, and pairs of coalitions: as the method ``kernel_shap`` draws them."""
-    present = (torch.arange(2 * CELLS**2) < parts).to(torch.float32)[None]
+    present = (torch.arange(2 * SIDE**2) < parts).to(torch.float32)[None]
     pairs = (BUDGET - 2) // 2
     stream = Stream(scene.ids[index : index + 1], 0, "coalitions", "cpu")
     half = coalitions(stream.uniform(pairs, 1 + present.shape[1]), present)
@@ -151,7 +153,7 @@ def surrogate(name: str, draw: Draw | None, samples: int) -> Make:
 
         def one(index: int) -> Floats:
             x = scene.pixels[index : index + 1].clone()
-            mask = superpixels(x, CELLS**2)
+            mask = superpixels(x, SIDE**2)
             if draw is not None:
                 rows = draw(scene, index, int(mask.max()) + 1).to(x.device)
 
@@ -177,7 +179,7 @@ def _internal(scene: Scene, how: How) -> int:
     return how.batch
 
 
-SURROGATES = f"segments=slic:fill=black:budget={BUDGET}"
+SURROGATES = f"segments=slic:cells={SIDE}:fill=black:budget={BUDGET}"
 
 CASES = (
     MethodCase("gradient", "Saliency", "captum", per_pixel("Saliency", lambda a: a.amax(1))),

@@ -219,6 +219,8 @@ def test_an_image_is_decoded_once_for_all_its_conditions(folder: Path) -> None:
     type(base).read = read  # type: ignore[method-assign]
     try:
         source = changed(base, (*CHOSEN, SaltPepper(0.5), Contrast(1), Jpeg(5)))
+        for ref in source.refs:
+            source.content_hash(ref)
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(source.read, source.refs))
     finally:
