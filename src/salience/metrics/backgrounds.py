@@ -23,6 +23,8 @@ DATASET_MEAN, ROAD = "dataset-mean", "road"
 BACKGROUNDS = (DATASET_MEAN, *FILLS, ROAD)
 FIXED = (DATASET_MEAN, *(name for name in FILLS if name not in DRAWS))
 """Backgrounds that neither draw anything nor depend on the mask."""
+VERSIONS = {"road": 2}
+"""Raised whenever the pixels of a background change, from 1: scores under the old ones are then computed again."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,12 @@ class Background:
     label: str
     name: str
     draws: int = 1
+
+    @property
+    def numbers(self) -> str:
+        """Name all that decides the pixels but for image, seed and pool: part of a score's identity."""
+        version = VERSIONS.get(self.name, 1)
+        return self.label if version == 1 else f"{self.label} (version {version})"
 
     def replacement(
         self,
