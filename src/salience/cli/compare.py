@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from salience.cli.app import app
-from salience.cli.inputs import columns_of, load, settings
+from salience.cli.inputs import columns_of, crew_of, load, settings
 from salience.cli.options import (
+    Address,
     BatchSize,
     Card,
     Columns,
     Device,
+    Engine,
+    GpusPerWorker,
     Images,
     Json,
     Limit,
@@ -25,13 +27,18 @@ from salience.cli.options import (
     Out,
     PoolImages,
     PoolSize,
+    Precision,
     Rate,
     Report,
     Seed,
     Threads,
     UnitImages,
+    Workers,
 )
 from salience.cli.shell import FAILURES, interrupted, told
+
+if TYPE_CHECKING:
+    from salience.store.place import Place
 
 
 @app.command(
@@ -68,7 +75,9 @@ def compare(
     encoder: Annotated[
         str,
         typer.Option(
-            metavar="CARD|color", help="Model that embeds segments, none of the compared; color: colour and texture."
+            metavar="CARD|color|place",
+            help="What makes segments alike: a model, none of the compared; color: colour and texture; place: where "
+            "they lie, for aligned images.",
         ),
     ] = "color",
     segments: Annotated[
@@ -100,9 +109,14 @@ def compare(
     card: Card = None,
     rate: Rate = None,
     device: Device = "auto",
+    engine: Engine = "local",
+    workers: Workers = None,
+    address: Address = "local",
+    gpus_per_worker: GpusPerWorker = 0.0,
     batch_size: BatchSize = None,
     threads: Threads = None,
     memory_format: MemoryFormat = None,
+    precision: Precision = "float32",
     log_json: LogJson = False,
     report: Report = True,
     unit_images: UnitImages = None,
@@ -117,7 +131,8 @@ def compare(
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     columns = columns_of(column)
-    how = settings(batch_size, threads, memory_format, unit_images)
+    crew = crew_of(engine, workers, address, gpus_per_worker)
+    how = settings(batch_size, threads, memory_format, precision, unit_images, crew)
     try:
         with listener(as_json=log_json) as listen:
             from salience.comparing import compare as differ
@@ -147,7 +162,7 @@ def compare(
                 listen=listen,
                 command=["salience", *map(redacted, sys.argv[1:])],
             )
-        page: Path | None = None
+        page: Place | None = None
         if report:
             with busy("writing the page"):
                 page = comparison.report()

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from salience.comparison.places import PLACE, PlaceEncoder
 from salience.engine.passes import call_model, is_out_of_memory, pad
 from salience.engine.plan import Plan
 from salience.engine.runner import to_pixels
@@ -76,9 +77,10 @@ def parse_encoder(
     Parameters
     ----------
     given
-        ``color``; a model as :func:`~salience.models.loading.load_model` takes it (its features are those of the last
-        layer with a grid, before pooling); the same behind ``crop:``; a classifier; an encoder; or a function from
-        pixels float32 (N, 3, 224, 224) in [0, 1] to features (N, D, h, w), which normalises by itself.
+        ``color``; ``place``, where segments lie (:class:`~salience.comparison.places.PlaceEncoder`); a model as
+        :func:`~salience.models.loading.load_model` takes it (its features are those of the last layer with a grid,
+        before pooling); the same behind ``crop:``; a classifier; an encoder; or a function from pixels float32 (N, 3,
+        224, 224) in [0, 1] to features (N, D, h, w), which normalises by itself.
     device
         Where models run that are loaded here, and the tensors of a function lie.
 
@@ -90,6 +92,8 @@ def parse_encoder(
     if isinstance(given, str):
         if given in (COLOR, "colour"):
             return None
+        if given == PLACE:
+            return PlaceEncoder()
         head, colon, rest = given.partition(":")
         crops = head == CROP and bool(colon)
         return ModelEncoder(load_model(rest if crops else given, device=device), crops=crops)
@@ -181,7 +185,7 @@ class ModelEncoder:
             for at in range(0, len(pixels), plan.batch):
                 rows = to_pixels(list(pixels[at : at + plan.batch]), classifier)
                 with capture(classifier, self.layer) as held:
-                    call_model(classifier, pad(rows, plan.batch).contiguous(memory_format=plan.torch_format))
+                    call_model(classifier, pad(rows, plan.batch).contiguous(memory_format=plan.torch_format), plan)
                 if held.activation is None:
                     raise ModelError(f"Layer {self.layer.name!r} of encoder {self.name!r} was not reached.")
                 maps = self.layer.maps(held.activation.detach())[: len(rows)]

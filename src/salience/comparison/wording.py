@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,8 @@ def sentence(comparison: Comparison, row: dict[str, Any]) -> str:
         told = f"{_capital(where)}, {name} adds {amount}"
         told += "" if comparison.alone else f" to {model} beyond what it adds to {reference}"
     else:
-        amount = f"{row['effect']:+.1%}{_interval(row, '.1%')}"
+        form = f".{percent_digits(row['effect'], row['low'], row['high'])}%"
+        amount = f"{row['effect']:+{form}}{_interval(row, form)}"
         if comparison.alone:
             told = f"{_capital(where)}, {name} carries {amount} of the attribution of {model}"
         else:
@@ -66,6 +68,13 @@ def sentence(comparison: Comparison, row: dict[str, Any]) -> str:
                 f"{_capital(where)}, {name} {verb} {more} in {model} than in {reference}: {amount} of the attribution"
             )
     return f"{told} (n = {row['n']}{_chance(row)}); {_verdict(row)}."
+
+
+def percent_digits(effect: float, low: float | None, high: float | None) -> int:
+    """Return how many decimals of a per cent tell a share: those in which its interval is seen, one at least."""
+    ends = [v for v in (low, high) if v is not None and math.isfinite(v)]
+    size = 100 * (max(ends) - min(ends) if len(ends) == 2 and max(ends) > min(ends) else abs(effect))
+    return 1 if size == 0 else min(4, max(1, 1 - math.floor(math.log10(size))))
 
 
 def _where(stratum: str, model: str, reference: str) -> str:

@@ -116,15 +116,21 @@ def _part(material: Material, found: Findings) -> Part:
     )
 
 
+ALIKE = {
+    "color": "by colour and texture, since no encoder was given: concepts that differ in meaning but not in looks fall "
+    "together",
+    "place": "by where they lie, whatever they show: concepts are regions of the image, and mean something only where "
+    "images are aligned",
+}
+"""What makes segments alike, for encoders that are no models."""
+
+
 def reading(material: Material, found: Sequence[Findings]) -> list[tuple[str, str]]:
     """Return what a reader must know before believing the page: titles and sentences."""
     c = material.comparison
     encoder = str(c.settings["encoder"])
-    by = (
-        "by colour and texture, since no encoder was given: concepts that differ in meaning but not in looks fall "
-        "together"
-        if encoder == "color"
-        else f"by the encoder {encoder}, which is neither of the models: another encoder would draw other lines"
+    by = ALIKE.get(encoder) or (
+        f"by the encoder {encoder}, which is neither of the models: another encoder would draw other lines"
     )
     told = [
         (

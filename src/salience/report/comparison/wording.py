@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from salience.comparison.wording import percent_digits
 from salience.report import words
 from salience.report.comparison.figures import Ends
 
@@ -124,19 +125,16 @@ def signed(value: float, digits: int) -> str:
     return fixed(value, digits, "+")
 
 
-def share_text(value: float) -> str:
-    """Return a share of the attribution in per cent, with a sign where it is negative."""
-    return f"{fixed(100 * value, 1)}{words.NBSP}%"
-
-
 def share_ends(ends: Ends) -> str:
     """Return ``31.2 % [24.1, 38.0]``; without an interval where there is none."""
-    return share_text(ends[0]) + bracket(ends, 100, 1)
+    digits = percent_digits(*ends)
+    return f"{fixed(100 * ends[0], digits)}{words.NBSP}%{bracket(ends, 100, digits)}"
 
 
 def points(ends: Ends) -> str:
     """Return a difference of two shares: ``+31.2 points [24.1, 38.0]``, a point being 1 % of the attribution."""
-    return f"{signed(100 * ends[0], 1)} points{bracket(ends, 100, 1)}"
+    digits = percent_digits(*ends)
+    return f"{signed(100 * ends[0], digits)} points{bracket(ends, 100, digits)}"
 
 
 def scalar_ends(ends: Ends, digits: int | None = None) -> str:
