@@ -8,12 +8,12 @@ reader out of itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from salience.errors import RunError
+from salience.store.place import Place
 
 Name = Annotated[str, Field(pattern=r"^[^/.\\\x00]([^/\\\x00]|/[^/.\\\x00])*$")]
 Count = Annotated[int, Field(ge=1, le=2**40)]
@@ -120,7 +120,7 @@ class _Run(_Loose):
     stages: dict[Name, _Stage] = {}
 
 
-def check_info(info: dict[str, Any], path: Path) -> None:
+def check_info(info: dict[str, Any], path: Place) -> None:
     """Check a description of the version that this salience writes.
 
     Raises
@@ -145,5 +145,5 @@ def check_info(info: dict[str, Any], path: Path) -> None:
             raise _damaged(path, f"{what} has no {missing[0]!r}, which another entry names")
 
 
-def _damaged(path: Path, what: str) -> RunError:
+def _damaged(path: Place, what: str) -> RunError:
     return RunError(f"{path} cannot be used: {what}. The run directory is damaged; restore it or start another.")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,62 +12,62 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from salience.errors import RunError
+from salience.store.place import Place, storage
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file beside ``path`` and move it there when it is complete.
+def whole_file(path: Place) -> AbstractContextManager[IO[bytes]]:
+    """Write a file that takes the place of ``path`` when it is complete.
 
     Raises
     ------
     RunError
         When the disk is full or the place cannot be written; nothing half-written stays behind.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):  # its folder may be what is wrong
-            partial.unlink(missing_ok=True)
-        raise _told(error, path) from error
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    return storage(path).writing(path)
 
 
-def _told(error: OSError, path: Path) -> RunError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return RunError(
-            f"No space is left for {path}. Everything finished before is kept: free some space and run the same "
-            "command again."
-        )
-    return RunError(
-        f"Cannot write {path}: {error.strerror or error}. Check the folder's permissions, or choose another."
-    )
+def json_bytes(value: Any) -> bytes:
+    """Return ``value`` as indented JSON."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Place, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
     with whole_file(path) as file:
-        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+        file.write(json_bytes(value))
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Place) -> Any:
     """Read a JSON file of a run; a broken one is named."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(
-            f"{path} cannot be read: {error}. The run directory is damaged; restore it or start another."
-        ) from error
+        raise _damaged(path, str(error)) from error
 
 
-def read_table(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+def read_jsons(folder: Place, names: Sequence[str]) -> Iterator[Any]:
+    """Read JSON files of a folder, in the order of their names.
+
+    Raises
+    ------
+    RunError
+        When one of them is not there, or broken.
+    """
+    shelf = storage(folder).shelf(folder)
+
+    def read(name: str) -> Any:
+        source = shelf.source(name, whole=True)
+        if source is None or isinstance(source, Path):
+            return read_json(folder / name)
+        try:
+            return json.loads(source.read().decode("utf-8"))
+        except ValueError as error:
+            raise _damaged(folder / name, str(error)) from error
+
+    return storage(folder).each(read, names)
+
+
+def read_table(path: Place, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a Parquet file of a run, with the columns of its table (those named, or all) in their types.
 
     Raises
@@ -77,19 +75,46 @@ def read_table(path: Path, schema: pa.Schema, columns: Sequence[str] | None = No
     RunError
         When it cannot be read, or is not that table.
     """
+    try:
+        return _table(path, storage(path).source(path, whole=columns is None), schema, columns)
+    except OSError as error:
+        raise _damaged(path, str(error)) from error
+
+
+def read_tables(
+    folder: Place, names: Sequence[str], schema: pa.Schema, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table | None]:
+    """Read Parquet files of a folder as :func:`read_table` does, in the order of their names; None where one is not.
+
+    Raises
+    ------
+    RunError
+        When one of them cannot be read, or is not that table.
+    """
+    shelf = storage(folder).shelf(folder)
+
+    def read(name: str) -> pa.Table | None:
+        source = shelf.source(name, whole=columns is None)
+        return None if source is None else _table(folder / name, source, schema, columns)
+
+    return storage(folder).each(read, names)
+
+
+def _table(path: Place, source: Any, schema: pa.Schema, columns: Sequence[str] | None) -> pa.Table:
     wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
     try:
-        table = pq.read_table(path, columns=wanted.names)
+        table = pq.read_table(source, columns=wanted.names)
         table.validate(full=True)
         return table.select(wanted.names).cast(wanted)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        what = str(error).strip().split("\n")[0] or type(error).__name__
-        raise RunError(
-            f"{path} cannot be read: {what}. The run directory is damaged; restore it or start another."
-        ) from error
+        raise _damaged(path, str(error).strip().split("\n")[0] or type(error).__name__) from error
 
 
-def write_table(path: Path, table: pa.Table) -> None:
+def write_table(path: Place, table: pa.Table) -> None:
     """Write a Parquet file, atomically."""
     with whole_file(path) as file:
         pq.write_table(table, file, compression="zstd")
+
+
+def _damaged(path: Place, what: str) -> RunError:
+    return RunError(f"{path} cannot be read: {what}. The run directory is damaged; restore it or start another.")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from salience.errors import RunError
-from salience.store.files import read_json, read_table
+from salience.store.files import read_json, read_jsons
+from salience.store.place import Place, place_of
 from salience.store.run import Run, open_run
 from salience.store.schema import PARTS
 from salience.store.shards import Floats, MapArray
@@ -19,7 +19,7 @@ from salience.store.writer import RunWriter
 Told = Callable[[int, int], None]
 
 
-def merge_runs(runs: Sequence[str | Path], out: str | Path, told: Told = lambda done, of: None) -> Run:
+def merge_runs(runs: Sequence[str | Place], out: str | Place, told: Told = lambda done, of: None) -> Run:
     """Join runs into a new one, or carry on with joining them.
 
     The runs stay as they are. They are of the same images, or of parts of them (``--shard``), and where two have the
@@ -41,14 +41,14 @@ def merge_runs(runs: Sequence[str | Path], out: str | Path, told: Told = lambda 
         When they do not belong together: other images, or models of one name with other weights.
     """
     parts = [open_run(path) for path in runs]
-    _check(parts, Path(out))
+    _check(parts, place_of(out))
     first = parts[0].info
     source = first["images"]["source"]
     dtypes = {r["map_dtype"] for part in parts for r in part.info["recipes"].values()}
     with RunWriter(out, kind=first["kind"], source=source, map_dtype=min(dtypes, default="float16")) as writer:
         if writer.info.get("status") and "merged" not in writer.info:
             raise RunError(f"{out} holds a run of its own. Choose another --out for the runs together.")
-        adopted = {tuple(r) for r in (_record(writer.folder, u).get("merged") for u in _units(writer)) if r}
+        adopted = {tuple(record["merged"]) for record in _records(writer) if record.get("merged")}
         writer.set_images(_images(parts))
         writer.describe(**_described(parts), status="running")
         every = [(part, unit) for part in parts for unit in part.units()]
@@ -63,19 +63,18 @@ def merge_runs(runs: Sequence[str | Path], out: str | Path, told: Told = lambda 
     return open_run(out)
 
 
-def _units(writer: RunWriter) -> list[int]:
-    return open_run(writer.folder).units() if (writer.folder / "run.json").exists() else []
-
-
-def _record(folder: Path, unit: int) -> dict[str, Any]:
-    record: dict[str, Any] = read_json(folder / "units" / f"{unit:06d}.json")
-    return record
+def _records(writer: RunWriter) -> list[dict[str, Any]]:
+    """Return the records of the units that the new run has already."""
+    if not (writer.folder / "run.json").exists():
+        return []
+    units = open_run(writer.folder).units()
+    return list(read_jsons(writer.folder / "units", [f"{unit:06d}.json" for unit in units]))
 
 
 # ---------------------------------------------------------------------- do they belong together
 
 
-def _check(parts: Sequence[Run], out: Path) -> None:
+def _check(parts: Sequence[Run], out: Place) -> None:
     if len(parts) < 2:
         raise RunError("Two runs or more are needed to join them.")
     folders = [part.folder.resolve() for part in parts]
@@ -103,7 +102,7 @@ def _check(parts: Sequence[Run], out: Path) -> None:
 
 def _check_current(parts: Sequence[Run]) -> None:
     """Refuse two settings of one method and model: a run is about one of them."""
-    known: dict[tuple[str, str], tuple[str, Path]] = {}
+    known: dict[tuple[str, str], tuple[str, Place]] = {}
     for part in parts:
         for recipe in part.info["current"]:
             entry = part.info["recipes"][recipe]
@@ -177,15 +176,13 @@ def _stages(parts: Sequence[Run]) -> dict[str, Any]:
 
 def _adopt(writer: RunWriter, part: Run, unit: int, name: tuple[str, int]) -> None:
     """Write a unit of another run as the next one of this run."""
-    tables: dict[str, pa.Table] = {}
-    for table in PARTS:
-        path = part.folder / "tables" / table / f"{unit:06d}.parquet"
-        if path.exists():
-            tables[table] = read_table(path, PARTS[table])
+    record = read_json(part.folder / "units" / f"{unit:06d}.json")
+    found = {table: part.part(table, unit) for table in PARTS}
+    tables: dict[str, pa.Table] = {table: rows for table, rows in found.items() if rows is not None}
     maps: dict[str, Floats] = {}
     if "maps" in tables:
         rows = tables["maps"]
         for recipe in rows["recipe"].unique().to_pylist():
             places = rows.filter(pc.equal(rows["recipe"], recipe))["row"].to_numpy()
             maps[recipe] = MapArray(part.folder / "maps" / recipe).read(places)
-    writer.adopt(tables, maps, {**_record(part.folder, unit), "merged": list(name)})
+    writer.adopt(tables, maps, {**record, "merged": list(name)})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,24 +13,26 @@ import pyarrow.compute as pc
 
 from salience.errors import RunError, nearest
 from salience.store.description import check_info
-from salience.store.files import read_json, read_table
+from salience.store.files import read_json, read_jsons, read_table, read_tables
 from salience.store.maps import Failure, Maps
+from salience.store.place import Place, place_of, storage
 from salience.store.schema import DERIVED, FORMAT, IMAGES, NAMES, PARTS, STAGE_OF, VERSION
 from salience.store.shards import MapArray
 
 
-def open_run(path: str | Path) -> Run:
-    """Open a run directory for reading.
+def open_run(path: str | Place) -> Run:
+    """Open a run directory for reading: a path, or a URL such as ``s3://bucket/run``.
 
     Raises
     ------
     RunError
         When there is no run, or one of a newer format.
     """
-    return Run(Path(path))
+    place = place_of(path)
+    return Run(storage(place).under(place, ""))  # a reader has no claim
 
 
-def read_info(folder: Path) -> dict[str, Any]:
+def read_info(folder: Place) -> dict[str, Any]:
     """Read and check ``run.json``."""
     path = folder / "run.json"
     if not path.is_file():
@@ -50,6 +51,10 @@ def read_info(folder: Path) -> dict[str, Any]:
     return info
 
 
+def _part(unit: int) -> str:
+    return f"{unit:06d}.parquet"
+
+
 def _numbered(rows: pa.Table, keys: Sequence[str]) -> npt.NDArray[np.int64]:
     """Give rows with equal ``keys`` (null is a value too) an equal number from 0 on."""
     code = np.zeros(len(rows), dtype=np.int64)
@@ -63,7 +68,7 @@ def _numbered(rows: pa.Table, keys: Sequence[str]) -> npt.NDArray[np.int64]:
 class Run:
     """A run directory: tables, maps and how they were made."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place) -> None:
         self.folder = folder
         self.info: dict[str, Any] = read_info(folder)
 
@@ -105,7 +110,7 @@ class Run:
     def images(self) -> pa.Table:
         """The images that the run is about: see ``IMAGES`` in :mod:`salience.store.schema`."""
         path = self.folder / "images.parquet"
-        return read_table(path, IMAGES) if path.exists() else IMAGES.empty_table()
+        return read_table(path, IMAGES) if path.is_file() else IMAGES.empty_table()
 
     def table(self, name: str) -> pa.Table:
         """Return a table: ``images``, ``contents``, ``predictions``, ``maps``, ``failures`` or another of its tables.
@@ -122,7 +127,7 @@ class Run:
             return table
         if name in DERIVED:
             path = self.folder / "derived" / f"{name}.parquet"
-            return read_table(path, DERIVED[name]) if path.exists() else DERIVED[name].empty_table()
+            return read_table(path, DERIVED[name]) if path.is_file() else DERIVED[name].empty_table()
         if name not in PARTS:
             known = ("images", *PARTS, *DERIVED)
             raise RunError(f"A run has no table {name!r}; it has {', '.join(known)}.{nearest(name, known)}")
@@ -133,11 +138,13 @@ class Run:
 
         ``columns`` names those to read; the others of a large table then cost nothing.
         """
-        tables = []
-        for unit in self.units():
-            part = self.part(name, unit, columns)
-            if part is not None:
-                tables.append(part.append_column("unit", pa.array(np.full(len(part), unit, dtype=np.int64))))
+        units = self.units()
+        found = read_tables(self.folder / "tables" / name, [_part(u) for u in units], PARTS[name], columns)
+        tables = [
+            part.append_column("unit", pa.array(np.full(len(part), unit, dtype=np.int64)))
+            for unit, part in zip(units, found, strict=True)
+            if part is not None
+        ]
         if not tables:
             empty = PARTS[name].append(pa.field("unit", pa.int64())).empty_table()
             return empty if columns is None else empty.select([*columns, "unit"])
@@ -145,8 +152,8 @@ class Run:
 
     def part(self, name: str, unit: int, columns: Sequence[str] | None = None) -> pa.Table | None:
         """Return the rows of a table that one unit committed, None where it has none."""
-        path = self.folder / "tables" / name / f"{unit:06d}.parquet"
-        return read_table(path, PARTS[name], columns) if path.exists() else None
+        path = self.folder / "tables" / name / _part(unit)
+        return read_table(path, PARTS[name], columns) if path.is_file() else None
 
     def places(self, name: str) -> pa.Table:
         """Return recipe, image_id and unit of the rows of a stage's table: where they are, without reading them."""
@@ -165,8 +172,9 @@ class Run:
     def finished(self, stage: str) -> dict[str, list[tuple[int, str, frozenset[str]]]]:
         """Return what a stage has finished of each image: units, the image's content in them, and their recipes."""
         out: dict[str, list[tuple[int, str, frozenset[str]]]] = {}
-        for unit in self.units():
-            record = read_json(self.folder / "units" / f"{unit:06d}.json")
+        units = self.units()
+        records = read_jsons(self.folder / "units", [f"{unit:06d}.json" for unit in units])
+        for unit, record in zip(units, records, strict=True):
             if record.get("stage") == stage:
                 recipes = frozenset(record["recipes"])
                 for image_id, content in record["contents"].items():

@@ -9,14 +9,18 @@ Zarr v3 reader opens the result.
 from __future__ import annotations
 
 import struct
-from pathlib import Path
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
 from salience.errors import RunError
-from salience.store.files import read_json, whole_file, write_json
+from salience.store.files import json_bytes, read_json, whole_file, write_json
+from salience.store.place import Pieces, Place, storage
 
 _MISSING = np.uint64(0xFFFFFFFFFFFFFFFF)
 Floats = npt.NDArray[np.floating]
@@ -54,11 +58,12 @@ def array_metadata(
 class MapArray:
     """One array of maps in a run."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place) -> None:
         self.folder = folder
         meta = read_json(folder / "zarr.json")
         self._meta = meta
         self._grows = True
+        self._opened: _Opened | None = None
         try:
             per_shard, *_ = meta["chunk_grid"]["configuration"]["chunk_shape"]
             _, height, width = meta["shape"]
@@ -75,7 +80,7 @@ class MapArray:
     @classmethod
     def create(
         cls,
-        folder: Path,
+        folder: Place,
         per_shard: int,
         grid: tuple[int, int],
         dtype: str,
@@ -84,13 +89,13 @@ class MapArray:
         grows: bool = True,
     ) -> MapArray:
         """Make an empty array, or open the one that is there; only one process may let it grow."""
-        if not (folder / "zarr.json").exists():
-            write_json(folder / "zarr.json", array_metadata(0, per_shard, grid, dtype, attributes))
+        path, empty = folder / "zarr.json", array_metadata(0, per_shard, grid, dtype, attributes)
+        storage(folder).start(path, json_bytes(empty))
         array = cls(folder)
         array._grows = grows
         return array
 
-    def path(self, shard: int) -> Path:
+    def path(self, shard: int) -> Place:
         """Return the file of a shard."""
         return self.folder / "c" / str(shard) / "0" / "0"
 
@@ -126,25 +131,48 @@ class MapArray:
             When a shard is missing or damaged.
         """
         out = np.empty((len(rows), *self.grid), dtype=np.float32)
-        size = int(np.prod(self.grid)) * self.dtype.itemsize
         shards = rows // self.per_shard
-        for shard in np.unique(shards):
-            path = self.path(int(shard))
+
+        def fill(shard: int) -> None:
             where = np.flatnonzero(shards == shard)
-            tail = self.per_shard * 16
-            cure = f"Delete units/{int(shard):06d}.json of the run and run the command again to compute them."
-            try:
-                raw = np.memmap(path, dtype=np.uint8, mode="r")
-                index_bytes = raw[-tail - 4 : -4].tobytes()
-                (checksum,) = struct.unpack("<I", raw[-4:].tobytes())
-            except (OSError, ValueError, struct.error) as error:
-                raise RunError(f"The maps in {path} cannot be read: {error}. {cure}") from error
-            if len(index_bytes) != tail or google_crc32c.value(index_bytes) != checksum:
-                raise RunError(f"The maps in {path} are damaged. {cure}")
-            index = np.frombuffer(index_bytes, dtype="<u8").reshape(-1, 2)
-            for i in where:
-                offset, length = (int(v) for v in index[int(rows[i]) - int(shard) * self.per_shard])
-                if length != size or offset + length > len(raw):
-                    raise RunError(f"The map at row {int(rows[i])} of {self.folder} is missing. {cure}")
-                out[i] = raw[offset : offset + length].view(self.dtype).reshape(self.grid)
+            for i, piece in zip(where, self._pieces(shard, rows[where]), strict=True):
+                out[i] = np.frombuffer(piece, dtype=self.dtype).reshape(self.grid)
+
+        deque(storage(self.folder).each(fill, np.unique(shards).tolist()), maxlen=0)
         return out
+
+    def _pieces(self, shard: int, rows: npt.NDArray[np.int64]) -> Iterable[Any]:
+        """Return the bytes of the maps at ``rows``, all of one shard."""
+        if (opened := self._opened) is None or opened.shard != shard:
+            opened = self._opened = self._open(shard)  # images that follow one another are of one shard
+        size = int(np.prod(self.grid)) * self.dtype.itemsize
+        index = opened.index[rows - shard * self.per_shard]
+        lost = (index[:, 1] != size) | (index[:, 0] > opened.pieces.size - size)
+        if lost.any():
+            raise RunError(f"The map at row {int(rows[lost][0])} of {self.folder} is missing. {_cure(shard)}")
+        return opened.pieces.read(index[:, 0].tolist(), size)
+
+    def _open(self, shard: int) -> _Opened:
+        path, tail = self.path(shard), self.per_shard * 16
+        try:
+            pieces = storage(path).pieces(path)
+            end = pieces.tail(tail + 4)
+            index, (checksum,) = end[:-4], struct.unpack("<I", end[-4:])
+        except (OSError, ValueError, struct.error) as error:
+            raise RunError(f"The maps in {path} cannot be read: {error}. {_cure(shard)}") from error
+        if len(index) != tail or google_crc32c.value(index) != checksum:
+            raise RunError(f"The maps in {path} are damaged. {_cure(shard)}")
+        return _Opened(shard, pieces, np.frombuffer(index, dtype="<u8").reshape(-1, 2))
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A shard and its index: (offset, length) of each map."""
+
+    shard: int
+    pieces: Pieces
+    index: npt.NDArray[np.uint64]
+
+
+def _cure(shard: int) -> str:
+    return f"Delete units/{shard:06d}.json of the run and run the command again to compute them."

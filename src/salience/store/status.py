@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
+from salience.store.place import Place, storage
 from salience.store.run import Run, open_run
 
 State = Literal["complete", "running", "interrupted", "failed", "killed"]
@@ -42,12 +41,12 @@ class Status:
     seconds
         Work so far, over all calls.
     size
-        Bytes on disk.
+        Bytes of all files.
     command, directory
         The last command and where it was typed; empty where the run was made from Python.
     """
 
-    folder: Path
+    folder: Place
     kind: str
     state: State
     images: int
@@ -71,7 +70,7 @@ class Status:
         return {**asdict(self), "folder": str(self.folder)}
 
 
-def read_status(path: str | Path) -> Status:
+def read_status(path: str | Place) -> Status:
     """Look how far a run is.
 
     Raises
@@ -90,7 +89,7 @@ def read_status(path: str | Path) -> Status:
         len(run.units()),
         len(failures),
         run.info.get("seconds", 0.0),
-        sum(p.stat().st_size for p in run.folder.rglob("*") if p.is_file()),
+        storage(run.folder).size(run.folder),
         run.info.get("created", ""),
         run.info.get("updated", ""),
         tuple(run.info.get("command", ())),
@@ -100,21 +99,9 @@ def read_status(path: str | Path) -> Status:
 
 def _state(run: Run) -> State:
     said: State = run.info.get("status", "interrupted")
-    if being_written(run.folder):
+    if storage(run.folder).held(run.folder):
         return "running"
     return "killed" if said == "running" else said
-
-
-def being_written(folder: Path) -> bool:
-    """Tell whether a process writes a run now."""
-    try:
-        with (folder / ".lock").open("r") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
 
 
 def _maps(run: Run, failures: list[dict[str, Any]]) -> list[Share]:

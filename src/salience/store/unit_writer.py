@@ -6,15 +6,16 @@ Any process may write units, each under a number of its own; who writes the run 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from salience.errors import RunError
-from salience.store.files import write_json, write_table
+from salience.store.files import json_bytes, write_table
+from salience.store.place import Place, place_of, storage
 from salience.store.schema import PARTS, table
 from salience.store.shards import Floats, MapArray
 from salience.store.unit import Content, FailureRow, StageUnit, UnitResult
@@ -32,16 +33,18 @@ class UnitWriter:
     info
         What its ``run.json`` says: the recipes that maps belong to.
     token
-        What the process that holds the run has written into ``.lock``. When it is gone, so is that process, and a unit
-        that is still under way must not be written beside those of the next one. None: this process holds the run.
+        What names the process that holds the run in ``.lock``. When it is gone, so is that process, and a unit that is
+        still under way must not be written beside those of the next one. None: this process holds the run.
     """
 
     grows = False
     """Whether arrays are told of their length as units come; who gives out numbers tells it where several write."""
 
-    def __init__(self, folder: str | Path, info: dict[str, Any] | None = None, token: str | None = None) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Place, info: dict[str, Any] | None = None, token: str | None = None) -> None:
+        self.folder = place_of(folder)
         self.token = token
+        if token is not None:
+            self.folder = storage(self.folder).under(self.folder, token)
         self.info: dict[str, Any] = info or {}
         self._arrays: dict[str, MapArray] = {}
 
@@ -145,17 +148,16 @@ class UnitWriter:
     def _record(self, number: int, tables: Mapping[str, pa.Table], record: Record) -> None:
         """Write a unit's parts, then the record that makes them count."""
         self._check_token()
-        for name in PARTS:
-            path = self.folder / "tables" / name / f"{number:06d}.parquet"
-            if name in tables:
-                write_table(path, tables[name])
-            else:
-                path.unlink(missing_ok=True)  # of a unit that was killed before it counted
+        place, name = storage(self.folder), f"{number:06d}"
+        paths = {part: self.folder / "tables" / part / f"{name}.parquet" for part in PARTS}
+        deque(place.each(lambda part: write_table(paths[part], tables[part]), list(tables)), maxlen=0)
+        # of a unit that was killed before it counted
+        place.discard([path for part, path in paths.items() if part not in tables])
         self._check_token()
-        write_json(self.folder / "units" / f"{number:06d}.json", {**record, "unit": number})
+        place.record(self.folder / "units" / f"{name}.json", json_bytes({**record, "unit": number}))
 
     def _check_token(self) -> None:
-        if self.token is not None and (self.folder / ".lock").read_text(encoding="utf-8") != self.token:
+        if self.token is not None and storage(self.folder).holder(self.folder) != self.token:
             raise RunError(f"Another command writes {self.folder} now, so this worker ends.")
 
     def _predictions(self, unit: UnitResult) -> dict[str, list[Any]]:

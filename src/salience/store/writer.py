@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from salience.errors import RunError
 from salience.store.files import write_json, write_table
+from salience.store.place import Claim, Place, storage
 from salience.store.run import Run, read_info
 from salience.store.schema import DERIVED, FORMAT, IMAGES, VERSION
 from salience.store.shards import Floats
@@ -31,7 +30,8 @@ class RunWriter(UnitWriter):
     Parameters
     ----------
     folder
-        An empty or missing folder, or a run of the same kind over the same images, which is then carried on.
+        An empty or missing folder, or a run of the same kind over the same images, which is then carried on; a path or
+        a URL.
     kind
         The command: ``explain``, ...
     source
@@ -46,75 +46,64 @@ class RunWriter(UnitWriter):
 
     grows = True
 
-    def __init__(self, folder: str | Path, *, kind: str, source: str, map_dtype: str = "float16") -> None:
+    def __init__(self, folder: str | Place, *, kind: str, source: str, map_dtype: str = "float16") -> None:
         super().__init__(folder)
         self.kind = kind
         self.source = source
         self.map_dtype = map_dtype
-        self._lock: IO[str] | None = None
+        self._held: Claim | None = None
         self.claim = ""
+        self._described = False
         self._turn = RLock()  # units of several stages may come from several threads
-        self._made: list[Path] = []
 
     # ------------------------------------------------------------------ opening and closing
 
     def __enter__(self) -> RunWriter:
-        exists = (self.folder / "run.json").exists()
-        if self.folder.exists() and not self.folder.is_dir():
-            raise RunError(f"{self.folder} is a file; --out needs a folder.")
-        if not exists and self.folder.is_dir() and any(not p.name.startswith(".") for p in self.folder.iterdir()):
-            raise RunError(f"{self.folder} is not empty and holds no run. Choose another --out, or empty it.")
+        place = storage(self.folder)
+        exists = self._exists()
         if exists:
             self._check(read_info(self.folder))
-        absent = [p for p in (self.folder, *self.folder.parents) if not p.exists()]
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._made = absent
-            self._lock = (self.folder / ".lock").open("a")
-        except OSError as error:
-            raise RunError(f"Cannot write {self.folder}: {error.strerror}. Choose another --out.") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(self._lock.fileno()), (self.folder / ".lock").stat()):
-                raise FileNotFoundError  # its last holder has just taken it away
-        except OSError as error:
-            self._lock.close()
-            raise RunError(
-                f"Another process is writing {self.folder}. Wait for it, or choose another --out."
-            ) from error
-        self.claim = uuid.uuid4().hex
-        self._lock.truncate(0)
-        self._lock.write(self.claim)
-        self._lock.flush()
-        for partial in self.folder.rglob(".*.partial"):
-            partial.unlink(missing_ok=True)
-        if exists:
-            self.info = read_info(self.folder)
         else:
-            self.info = {
-                "format": FORMAT,
-                "version": VERSION,
-                "kind": self.kind,
-                "created": _now(),
-                "images": {"source": self.source},
-                "models": {},
-                "recipes": {},
-                "current": [],
-            }
-        self._unit = max(Run(self.folder).units(), default=-1) + 1 if exists else 0
+            place.vacant(self.folder)
+        held = self._held = place.claim(self.folder)
+        self.claim = held.token
+        self.folder = place.under(self.folder, held.token)
+        try:
+            if not exists and (exists := self._exists()):  # of a command that was quicker
+                self._check(read_info(self.folder))
+            self._described = exists
+            if exists:
+                self.info = read_info(self.folder)
+            else:
+                self.info = {
+                    "format": FORMAT,
+                    "version": VERSION,
+                    "kind": self.kind,
+                    "created": _now(),
+                    "images": {"source": self.source},
+                    "models": {},
+                    "recipes": {},
+                    "current": [],
+                }
+            self._unit = max(Run(self.folder).units(), default=-1) + 1 if exists else 0
+        except BaseException:
+            held.release(keep=exists)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._lock is None:
-            return
-        if not (self.folder / "run.json").exists():  # refused before anything was written: leave the place as it was
-            with contextlib.suppress(OSError):
-                (self.folder / ".lock").unlink()
-                for folder in self._made:
-                    folder.rmdir()
-        self._lock.close()
+        if self._held is not None:
+            # refused before anything was written: the place stays as it was
+            self._held.release(keep=self._described)
+
+    def _exists(self) -> bool:
+        return (self.folder / "run.json").is_file()
+
+    def _check_token(self) -> None:
+        if self._held is not None:
+            self._held.check()
 
     def _check(self, info: dict[str, Any]) -> None:
         if info["kind"] != self.kind:
@@ -132,11 +121,14 @@ class RunWriter(UnitWriter):
     def describe(self, **entries: Any) -> None:
         """Set entries of ``run.json`` and write it."""
         with self._turn:
+            self._check_token()
             self.info.update(entries, updated=_now())
             write_json(self.folder / "run.json", self.info)
+            self._described = True
 
     def set_images(self, columns: dict[str, list[Any]]) -> None:
         """Write the table of the images that the run is about."""
+        self._check_token()
         write_table(self.folder / "images.parquet", pa.table(columns, schema=IMAGES))
 
     def use_recipes(self, model: str, recipes: list[Recipe], unit_images: int) -> None:
@@ -163,7 +155,7 @@ class RunWriter(UnitWriter):
 
     def known(self) -> Known:
         """Return what is finished, read from the committed units."""
-        if not (self.folder / "run.json").exists():
+        if not self._exists():
             return Known()
         run = Run(self.folder)
         unreadable = {r["image_id"]: r["unit"] for r in run.parts("failures").to_pylist() if r["kind"] == "unreadable"}
@@ -251,6 +243,7 @@ class RunWriter(UnitWriter):
             pa.array(v, f.type, from_pandas=True) if isinstance(v, (list, np.ndarray)) else v.cast(f.type)
             for f, v in ((f, columns[f.name]) for f in schema)
         ]
+        self._check_token()
         write_table(self.folder / "derived" / f"{name}.parquet", pa.table(made, schema=schema))
 
 
