@@ -28,7 +28,7 @@ from salience.training.records import STATE, RunRecord, card_of, locked, read_ru
 from salience.training.samples import CHUNK, Decoded, choose_samples, decode_once, digest, split
 from salience.training.setup import inputs_of, parse_backbone, set_up
 
-NUMERICS = 1
+NUMERICS = 2
 """Changes when the same recipe would give other weights."""
 
 
