@@ -27,13 +27,15 @@ from salience.behaviour.tables import audit_tables
 from salience.data.base import ImageSource
 from salience.data.source import open_images
 from salience.engine.events import Listener, ignore
+from salience.engine.hiring import check_crew
 from salience.engine.pool import POOL_SIZE
 from salience.errors import MetricError, SettingsError
 from salience.evaluating import evaluate
-from salience.explaining import MapDtype, Outcome, RunSettings, explain_run
+from salience.explaining import MapDtype, Outcome, RunSettings, as_settled, explain_run, staffed
 from salience.methods.registry import parse_method
 from salience.metrics.backgrounds import parse_background
 from salience.models.classifier import Classifier
+from salience.store.place import Place, place_of
 from salience.store.run import open_run
 from salience.store.writer import RunWriter
 
@@ -55,7 +57,7 @@ def audit(
     measures: str | Sequence[str] | None = None,
     method: str = METHOD,
     background: str | Sequence[str] = BACKGROUND,
-    out: str | Path | None = None,
+    out: str | Place | None = None,
     pool: Any = None,
     pool_size: int = POOL_SIZE,
     columns: Mapping[str, str] | None = None,
@@ -123,7 +125,9 @@ def audit(
         parse_background(name)
     source = open_images(images, columns=columns, limit=limit)
     whole = source if limit is None else open_images(images, columns=columns)  # a limit does not change backgrounds
-    folder = Path(tempfile.mkdtemp(prefix="salience-")) if out is None else Path(out)
+    how = settings or RunSettings()
+    check_crew(how.crew, [m.given for m in members if isinstance(m.given, Classifier)], out)
+    folder = place_of(tempfile.mkdtemp(prefix="salience-") if out is None else out)
     work = _Work(
         members=members,
         measures=asked,
@@ -138,7 +142,7 @@ def audit(
         seed=seed,
         map_dtype=map_dtype,
         loading=Loading(device, card, rate),
-        settings=settings or RunSettings(),
+        settings=how,
         listen=listen,
         command=command,
         writer_type=writer_type,
@@ -149,10 +153,10 @@ def audit(
         found = read_audit(open_run(folder))
     except BaseException:
         if out is None:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(str(folder), ignore_errors=True)
         raise
     if out is None:
-        weakref.finalize(found, shutil.rmtree, folder, ignore_errors=True)
+        weakref.finalize(found, shutil.rmtree, str(folder), ignore_errors=True)
     return found
 
 
@@ -183,7 +187,7 @@ class _Work:
     second: ImageSource | None
     pool: ImageSource
     pool_size: int
-    folder: Path
+    folder: Place
     seed: int
     map_dtype: MapDtype
     loading: Loading
@@ -199,9 +203,10 @@ class _Work:
         self._phases = {(p.model, p.kind): p for member in self.members for p in self._expected(member)}
         self._pace = Pace(list(self._phases.values()), self.listen)
         self._pace.start()
-        for member in self.members:
-            self._member(member)
-            let_go()  # before the next one is loaded
+        with staffed(self.settings) as self.settings:
+            for member in self.members:
+                self._member(member)
+                let_go()  # before the next one is loaded
         self._measure()
         self._pace.finish()
 
@@ -234,7 +239,8 @@ class _Work:
         like = (repr(classifier.module), classifier.preprocessing, classifier.device)
         how = self.plans.get(like, self.settings)
         with self._phase(name, "clean") as listen:
-            outcome = self._explain(classifier, self.source, self.folder, how, listen)
+            clean = replace(how, precision=self.settings.precision, fidelity=None)  # checked with these weights
+            outcome = self._explain(classifier, self.source, self.folder, clean, listen)
         how = self.plans[like] = _as_planned(outcome, name, self.settings)
         with self._held():
             if self.second is not None:
@@ -250,7 +256,7 @@ class _Work:
         self,
         classifier: Classifier,
         source: ImageSource,
-        folder: Path,
+        folder: Place,
         how: RunSettings,
         listen: Listener,
         given: Mapping[str, int] | None = None,
@@ -390,7 +396,8 @@ def _entry(condition: Condition) -> dict[str, Any]:
 def _as_planned(outcome: Outcome, model: str, settings: RunSettings) -> RunSettings:
     """Return settings under which a model is run as it was, without measuring it again."""
     plan = outcome.run.info["models"][model]["plan"]
-    return replace(settings, batch=plan["batch"], memory_format=plan["memory_format"], threads=plan["threads"] or None)
+    settled = as_settled(outcome.run, model, settings)
+    return replace(settled, batch=plan["batch"], memory_format=plan["memory_format"], threads=plan["threads"] or None)
 
 
 def _other_class(

@@ -22,8 +22,10 @@ from torch import Tensor
 
 from salience.data.decode import load
 from salience.data.source import open_images
+from salience.engine.fidelity import Fidelity
 from salience.engine.method import Activation, PointMethod
-from salience.engine.plan import MemoryFormat, Plan
+from salience.engine.plan import MemoryFormat, Plan, Precision
+from salience.engine.precision import casting, single
 from salience.engine.queries import QueryMethod
 from salience.engine.runner import Runner, to_pixels
 from salience.engine.sweep import Stage, Sweep
@@ -39,7 +41,9 @@ from salience.store.writer import RunWriter
 class Measured:
     """One method's figures, per image where it says so.
 
-    ``efficiency`` is ``bare_ms / run_ms``; 1 would be a run that costs nothing beside the model.
+    ``efficiency`` is ``bare_ms / run_ms``; 1 would be a run that costs nothing beside the model. Both are in
+    ``precision``. ``fidelity`` is what was found where bfloat16 was asked for, see
+    :class:`~salience.engine.fidelity.Fidelity`.
     """
 
     method: str
@@ -54,10 +58,13 @@ class Measured:
     threads: int
     images: int
     rounds: int
+    precision: Precision = "float32"
+    fidelity: Fidelity | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
+        plain = {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
+        return {**plain, "fidelity": None if self.fidelity is None else self.fidelity.to_dict()}
 
 
 def bench(
@@ -157,6 +164,8 @@ def _measure(
         threads=plan.threads,
         images=len(source),
         rounds=rounds,
+        precision=plan.precision,
+        fidelity=job.fidelity,
     )
 
 
@@ -191,6 +200,7 @@ def _best_plan(classifier: Classifier, sweep: Sweep, pixels: Tensor, plan: Plan)
     def cost(trial: Plan) -> float:
         return _bare_seconds(classifier, sweep, pixels, trial, 0.3)
 
+    plan = replace(plan, attention="fused")  # what is fastest, byte for byte the same or not
     other: MemoryFormat = "contiguous" if plan.memory_format == "channels_last" else "channels_last"
     cost(plan)  # the first calls of a process do not count
     best, value = climb(plan, cost(plan), cost, largest=largest_batch(classifier), worth=0.0)
@@ -210,7 +220,7 @@ def _bare_seconds(classifier: Classifier, sweep: Sweep, pixels: Tensor, plan: Pl
             began = time.perf_counter()
             while len(times) < 4 or time.perf_counter() - began < seconds / len(stages):
                 begin = time.perf_counter()
-                _bare_pass(classifier, sweep, stage, x)
+                _bare_pass(classifier, sweep, stage, x, plan)
                 if classifier.device.type == "cuda":
                     torch.cuda.synchronize(classifier.device)
                 times.append(time.perf_counter() - begin)
@@ -218,14 +228,15 @@ def _bare_seconds(classifier: Classifier, sweep: Sweep, pixels: Tensor, plan: Pl
     return total / plan.batch
 
 
-def _bare_pass(classifier: Classifier, sweep: Sweep, stage: Stage, x: Tensor) -> None:
+def _bare_pass(classifier: Classifier, sweep: Sweep, stage: Stage, x: Tensor, plan: Plan) -> None:
     pixels = any(p.pixels for p in stage.products)
     with ExitStack() as stack, torch.set_grad_enabled(bool(stage.products)):
         held = [
             stack.enter_context(capture(classifier, sweep.layers[w])) for w in stage.wants if isinstance(w, Activation)
         ]
         leaf = x.detach().requires_grad_(pixels)
-        z = unpack_logits(classifier.module(leaf), len(leaf))
+        with casting(classifier, plan.precision):
+            z = single(unpack_logits(classifier.module(leaf), len(leaf)))
         layers = [h.activation for h in held if h.activation is not None]
         for k, product in enumerate(stage.products):
             of = (layers if product.layers else []) + ([leaf] if product.pixels else [])

@@ -21,12 +21,23 @@ from salience.comparison.stage import SEGMENTS, in_thread, unreadable
 from salience.comparison.task import ClassMap, Task, make_task
 from salience.data.source import open_images
 from salience.engine.events import Listener, ignore
+from salience.engine.hiring import check_crew
+from salience.engine.plan import Plan
 from salience.engine.pool import POOL_SIZE
-from salience.engine.tune import make_plan
 from salience.errors import SettingsError
-from salience.explaining import MapDtype, Outcome, RunSettings, answers_kept, explain_run
+from salience.explaining import (
+    MapDtype,
+    Outcome,
+    RunSettings,
+    answers_kept,
+    as_settled,
+    explain_run,
+    plan_outputs,
+    staffed,
+)
 from salience.models.classifier import Classifier
 from salience.models.loading import load_model
+from salience.store.place import Place, place_of
 from salience.store.run import open_run
 from salience.store.writer import RunWriter
 
@@ -53,7 +64,7 @@ def compare(
     concepts: int | str = AUTO,
     class_map: ClassMap | None = None,
     confirm: int = CONFIRM,
-    out: str | Path | None = None,
+    out: str | Place | None = None,
     pool: Any = None,
     pool_size: int = POOL_SIZE,
     columns: Mapping[str, str] | None = None,
@@ -87,7 +98,7 @@ def compare(
         The scalar that is explained; ``margin`` is the logit less the log of the summed exponentials of all others.
     encoder
         What embeds the segments: a model that is none of the compared ones (a card, a spec, a Classifier, or a function
-        of (N, 3, H, W) to (N, D, h, w)); ``color`` describes them by colour and texture.
+        of (N, 3, H, W) to (N, D, h, w)); ``color`` describes them by colour and texture, ``place`` by where they lie.
     segments
         The partition of every image, the same for all models: ``felzenszwalb``, ``slic``, ``grid``, each with settings
         as ``grid:rows=14:columns=14``, or ``masks:DIR``, whose names become the concepts.
@@ -125,55 +136,55 @@ def compare(
     if confirm < 0:
         raise SettingsError(f"confirm is {confirm}: give the number of concepts to test, 0 or more.")
     how = settings or RunSettings()
+    check_crew(how.crew, task.models, out)
     partition = parse_partition(segments)
     partition.check([ref.image_id for ref in source.refs])
     embedder = parse_encoder(encoder, loaded[0].device)
     _check_encoder(embedder, loaded)
-    folder = Path(tempfile.mkdtemp(prefix="salience-")) if out is None else Path(out)
+    folder = place_of(tempfile.mkdtemp(prefix="salience-") if out is None else out)
     try:
-        segmenter = Segmenter(source, partition, embedder, task.models[0].name, listen, how.unit_images)
-        explain = partial(
-            explain_run,
-            images=source,
-            out=folder,
-            output=task.output,
-            pool=whole if pool is None else open_images(pool),
-            pool_size=pool_size,
-            seed=seed,
-            map_dtype=map_dtype,
-            settings=how,
-            listen=listen,
-            command=command,
-            writer_type=writer_type,
-        )
-        notes = _explain(task, explain, segmenter)
-        asked = {
-            "models": [m.name for m in task.models],
-            "method": task.method,
-            "target": str(task.target),
-            "output": task.output,
-            "encoder": COLOR if embedder is None else embedder.name,
-            "partition": segments,
-            "frame": list(segmenter.frame.size),
-            "group_by": group_by,
-            "class_map": str(class_map) if isinstance(class_map, (str, Path)) else class_map,
-            "concepts": wanted,
-            "confirm": confirm,
-            "fills": list(FILLS),
-            "seed": seed,
-        }
-        plan = partial(
-            make_plan, gradients=False, batch=how.batch, memory_format=how.memory_format, threads=how.threads
-        )
-        finder = Finder(task.models, source, segmenter, asked, listen, plan)
-        _finish(folder, writer_type, finder, notes)
-        comparison = read_comparison(open_run(folder))
+        with staffed(how) as how:
+            segmenter = Segmenter(source, partition, embedder, task.models[0].name, listen, how.unit_images, how.crew)
+            explain = partial(
+                explain_run,
+                images=source,
+                out=folder,
+                output=task.output,
+                pool=whole if pool is None else open_images(pool),
+                pool_size=pool_size,
+                seed=seed,
+                map_dtype=map_dtype,
+                settings=how,
+                listen=listen,
+                command=command,
+                writer_type=writer_type,
+            )
+            notes = _explain(task, explain, segmenter)
+            asked = {
+                "models": [m.name for m in task.models],
+                "method": task.method,
+                "target": str(task.target),
+                "output": task.output,
+                "encoder": COLOR if embedder is None else embedder.name,
+                "partition": segments,
+                "frame": list(segmenter.frame.size),
+                "group_by": group_by,
+                "class_map": str(class_map) if isinstance(class_map, (str, Path)) else class_map,
+                "concepts": wanted,
+                "confirm": confirm,
+                "fills": list(FILLS),
+                "seed": seed,
+            }
+            plans = partial(_plan, folder, how)
+            finder = Finder(task.models, source, segmenter, asked, listen, plans, how.crew)
+            _finish(folder, writer_type, finder, notes)
+            comparison = read_comparison(open_run(folder))
     except BaseException:
         if out is None:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(str(folder), ignore_errors=True)
         raise
     if out is None:
-        weakref.finalize(comparison, shutil.rmtree, folder, ignore_errors=True)
+        weakref.finalize(comparison, shutil.rmtree, str(folder), ignore_errors=True)
     return comparison
 
 
@@ -245,7 +256,12 @@ def _segment(segmenter: Segmenter, writer: RunWriter) -> Iterator[None]:
 # ---------------------------------------------------------------------- what it comes to
 
 
-def _finish(folder: Path, writer_type: type[RunWriter], finder: Finder, notes: Sequence[str]) -> None:
+def _plan(folder: Place, settings: RunSettings, model: Classifier, recorded: Mapping[str, Any] | None) -> Plan:
+    """Return the plan under which a model is asked about changed images: in the precision of its maps."""
+    return plan_outputs(recorded, model, as_settled(open_run(folder), model.name, settings))
+
+
+def _finish(folder: Place, writer_type: type[RunWriter], finder: Finder, notes: Sequence[str]) -> None:
     """Do all that follows the maps, into the same run."""
     source = open_run(folder).info["images"]["source"]
     with writer_type(folder, kind="explain", source=source) as writer, answers_kept(finder.models, writer):

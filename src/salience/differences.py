@@ -8,15 +8,14 @@ from salience.listing import console_of_output
 from salience.progress import counted, failure_words, short_class
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from salience.comparison.result import Comparison
+    from salience.store.place import Place
 
 _FAILURES = 10
 _ROWS = 12
 
 
-def comparison_record(comparison: Comparison, page: Path | None = None) -> dict[str, Any]:
+def comparison_record(comparison: Comparison, page: Place | None = None) -> dict[str, Any]:
     """Return what a comparison came to, for ``--json``."""
     others = () if comparison.alone else comparison.others
     return {
@@ -44,7 +43,7 @@ def _counts(comparison: Comparison, model: str) -> dict[str, int]:
     return {name: found.count(name) for name in QUADRANTS} if found else {}
 
 
-def print_comparison(comparison: Comparison, page: Path | None = None) -> None:
+def print_comparison(comparison: Comparison, page: Place | None = None) -> None:
     """Print what differs, how often each model is right, and the confirmed concepts."""
     console = console_of_output()
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import time
-from collections.abc import Callable, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,36 +12,37 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import torch
-
 from salience.data.base import ImageRef, ImageSource
-from salience.data.decode import LoadedImage, load
 from salience.data.source import open_images
 from salience.data.tiles import tile_images
-from salience.engine.events import Committed, Failed, Finished, Listener, PlanChanged, Progress, Started, ignore
-from salience.engine.masked import Packer
-from salience.engine.passes import is_out_of_memory
+from salience.engine.events import Listener, ignore
+from salience.engine.hiring import carry_out, check_crew
 from salience.engine.plan import Plan
 from salience.engine.pool import POOL_SIZE, draw_pool
 from salience.engine.runner import UNIT_BYTES, UNIT_CALLS, UNIT_IMAGES
 from salience.engine.scalars import check_output
 from salience.engine.targets import Target, parse_target
-from salience.engine.tune import make_plan, running
-from salience.errors import MetricError, ModelError, RunError, SettingsError, nearest
-from salience.explaining import MapDtype, Outcome, RunSettings, answers_kept, explain_run
+from salience.engine.work import Part, Work, crash_unit, recorded_content
+from salience.errors import MetricError, RunError, SettingsError, nearest
+from salience.explaining import (
+    MapDtype,
+    Outcome,
+    RunSettings,
+    answers_kept,
+    as_settled,
+    explain_run,
+    plan_outputs,
+    staffed,
+)
 from salience.methods.registry import parse_method
 from salience.metrics.backgrounds import parse_background
 from salience.metrics.baselines import BASELINES
+from salience.metrics.grading import STAGE, KnownCurves, Lacking, ScoreCraft
 from salience.metrics.metric import Labelled, RemakeMetric
 from salience.metrics.registry import parse_metrics
 from salience.metrics.scoring import (
     Candidate,
-    Found,
     Scorer,
-    StoredCurves,
-    Task,
     baseline_candidate,
     class_agnostic,
     method_candidate,
@@ -53,13 +51,13 @@ from salience.metrics.scoring import (
 from salience.models.classifier import Classifier
 from salience.models.loading import load_model
 from salience.scores import SEEDS, Scores, read_scores
-from salience.store.maps import Failure, Maps
+from salience.store.maps import Maps
+from salience.store.place import Place, place_of
 from salience.store.reader import ArrayMaps, MapReader, StoredMaps, read_npz
 from salience.store.run import Run, open_run
-from salience.store.unit import Content, FailureRow, StageUnit
+from salience.store.unit import StageUnit
 from salience.store.writer import RunWriter
 
-STAGE = "evaluate"
 METRICS = ("complete-sound", "insertion", "deletion", "srg")
 BACKGROUND = ("dataset-mean",)
 LABELS = "predicted+9"
@@ -77,8 +75,8 @@ def evaluate(
     labels: str = LABELS,
     baselines: Sequence[str] | None = None,
     maps: External | Sequence[External] = (),
-    runs: Sequence[str | Path] = (),
-    out: str | Path | None = None,
+    runs: Sequence[str | Place] = (),
+    out: str | Place | None = None,
     smooth: Sequence[float] = (0.0,),
     tiles: bool = False,
     pool: Any = None,
@@ -148,7 +146,6 @@ def evaluate(
         When something cannot be used; whatever was committed before stays.
     """
     classifier = load_model(model, device=device) if isinstance(model, str) else model
-    how = settings or RunSettings()
     chosen = parse_metrics(_list(metrics))
     backgrounds = [parse_background(b) for b in dict.fromkeys(_list(background))]
     if not backgrounds:
@@ -172,8 +169,11 @@ def evaluate(
     if tiles:
         source, whole = (tile_images(s, classifier.preprocessing, seed) for s in (source, whole))
     others = whole if pool is None else open_images(pool)
+    if settings is not None:
+        check_crew(settings.crew, [classifier], out)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="salience-")) if out is None else out)
+        how = stack.enter_context(staffed(settings or RunSettings()))
+        folder = place_of(stack.enter_context(TemporaryDirectory(prefix="salience-")) if out is None else out)
         compute = partial(
             explain_run,
             [classifier],
@@ -189,6 +189,10 @@ def evaluate(
             writer_type=writer_type,
         )
         outcome = compute(_list(methods), folder, seed=seed, allow_none=True)
+        how = as_settled(outcome.run, classifier.name, how)  # what follows is in the precision of the maps
+        compute = partial(compute, settings=how)
+        plans = outcome.run.info.get("stages", {}).get(STAGE, {}).get("plans", {})
+        plan = plan_outputs(plans.get(classifier.name), classifier, how)
         own = _own(outcome.run, _list(methods), classifier)
         lines = _candidates([*own, *outside], len(own), seed, baselines)
         shown = {name: line.name for (name, _), line in zip(own, lines, strict=False)}
@@ -198,26 +202,36 @@ def evaluate(
         drawn = any(b.name == "dataset" for b in backgrounds) or any(item.metric.needs_pool for item in chosen)
         if any(isinstance(item.metric, RemakeMetric) for item in chosen):
             drawn |= any(parse_method(m).method.needs_pool for m in _list(methods))
-        scorer = Scorer(
-            classifier,
-            lines,
-            chosen,
-            backgrounds,
-            smooths,
-            Target("top", classifier.num_classes - 1) if target.kind == "all" else target,
-            seed,
-            draw_pool(others, classifier.preprocessing, pool_size, seed) if drawn else None,
-            None if output is None else check_output(output),
+        scorer_of = partial(
+            Scorer,
+            candidates=lines,
+            metrics=chosen,
+            backgrounds=backgrounds,
+            smooths=smooths,
+            target=Target("top", classifier.num_classes - 1) if target.kind == "all" else target,
+            seed=seed,
+            pool=draw_pool(others, classifier.preprocessing, pool_size, seed) if drawn else None,
+            output=None if output is None else check_output(output),
+            precision=plan.precision,
         )
-        broken = {r["image_id"] for r in outcome.run.table("failures").to_pylist() if r["kind"] == "unreadable"}
-        skipped = broken if methods else set()
-        _Evaluation(scorer, source, folder, how, listen, skipped, writer_type).run()
+        skipped = _hopeless(outcome.run, classifier.name) if methods else set()
+        _Evaluation(classifier, scorer_of, source, folder, how, plan, listen, skipped, writer_type).run()
         scores = read_scores(open_run(folder), outcome.notes)
         return replace(scores, run=None) if out is None else scores
 
 
 def _list(given: str | Sequence[str]) -> list[str]:
     return [given] if isinstance(given, str) else list(given)
+
+
+def _hopeless(run: Run, model: str) -> set[str]:
+    """Return the images that are not tried: those that cannot be read, and those that kill the model's process."""
+    rows = run.table("failures").to_pylist()
+    return {
+        r["image_id"]
+        for r in rows
+        if r["kind"] == "unreadable" or (r["kind"] == "crash" and r["model"] == model and r["recipe"] is None)
+    }
 
 
 def _smooths(given: Sequence[float]) -> tuple[float, ...]:
@@ -250,7 +264,7 @@ def _redrawn(
     return _own(outcome.run, drawn, classifier)
 
 
-def _outside(runs: Sequence[str | Path], maps: External | Sequence[External], classifier: Classifier) -> list[Named]:
+def _outside(runs: Sequence[str | Place], maps: External | Sequence[External], classifier: Classifier) -> list[Named]:
     """Return the maps of other runs and from elsewhere."""
     items = [maps] if isinstance(maps, (Maps, str, Path)) else list(maps)
     readers = [ArrayMaps.of(item) if isinstance(item, Maps) else read_npz(item) for item in items]
@@ -294,64 +308,30 @@ def _of_run(run: Run, classifier: Classifier) -> list[tuple[str, MapReader]]:
 # ---------------------------------------------------------------------- the work
 
 
-@dataclass(frozen=True)
-class _Work:
-    """Images that lack the same tasks; those in ``read`` are made of curves that are stored already."""
-
-    refs: list[ImageRef]
-    tasks: tuple[Task, ...]
-    read: frozenset[str]
-
-
-class _Stored:
-    """The curves of earlier calls."""
-
-    def __init__(self, scorer: Scorer, curves: pa.Table) -> None:
-        self._curves = curves
-        first = curves.filter(pc.equal(curves["position"], 0))
-        self._known = set(zip(first["recipe"].to_pylist(), first["image_id"].to_pylist(), strict=True))
-        self._needs = {t.id: tuple(scorer.curves_of(t).values()) for t in scorer.tasks} if self._known else {}
-
-    def enough(self, image_id: str, tasks: Sequence[Task], done: Set[str]) -> frozenset[str]:
-        """Return the ids of the tasks that need no model: all their curves of an image are finished and stored."""
-        needs = ((t.id, self._needs.get(t.id, ())) for t in tasks)
-        return frozenset(
-            task
-            for task, recipes in needs
-            if recipes and all(r in done and (r, image_id) in self._known for r in recipes)
-        )
-
-    def read(self, image_ids: Sequence[str]) -> StoredCurves:
-        """Return the curves of images."""
-        rows = self._curves.filter(pc.is_in(self._curves["image_id"], pa.array(list(image_ids), pa.string())))
-        out: dict[tuple[str, str], dict[int, list[float]]] = {}
-        columns = (rows[c].to_pylist() for c in ("recipe", "image_id", "position", "values"))
-        for recipe, image_id, position, values in zip(*columns, strict=True):
-            out.setdefault((recipe, image_id), {})[position] = values
-        return out
-
-
 @dataclass
 class _Evaluation:
     """Scores what is missing in a run directory, unit by unit."""
 
-    scorer: Scorer
+    classifier: Classifier
+    scorer_of: Callable[[Classifier], Scorer]
     source: ImageSource
-    folder: Path
+    folder: Place
     settings: RunSettings
+    plan: Plan
     listen: Listener
     skipped: set[str]
     writer_type: type[RunWriter]
 
     def run(self) -> None:
-        classifier = self.scorer.classifier
+        classifier, self.scorer = self.classifier, self.scorer_of(self.classifier)
         source = open_run(self.folder).info["images"]["source"]
         with self.writer_type(self.folder, kind="explain", source=source) as w, answers_kept([classifier], w):
             before = w.info.get("stages", {}).get(STAGE, {})
-            self.plan = self._plan(before.get("plans", {}).get(classifier.name))
             self._describe(w, before)
             try:
-                self._work(w, self._missing())
+                carry_out(self._work(w), w, self.settings.crew, self.listen)
+                if classifier.account is not None:
+                    classifier.account.finish(STAGE)
             except BaseException as error:
                 self._close(w, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
                 raise
@@ -359,24 +339,10 @@ class _Evaluation:
 
     def _close(self, writer: RunWriter, status: str) -> None:
         """Describe how the work ended, and what a paid model was sent for it."""
-        classifier = self.scorer.classifier
+        classifier = self.classifier
         if classifier.account is not None and classifier.paid:
             writer.info["models"][classifier.name]["queries"] = classifier.account.sent
         writer.describe(status=status)
-
-    def _plan(self, recorded: dict[str, Any] | None) -> Plan:
-        classifier = self.scorer.classifier
-        if recorded and recorded.get("device") == str(classifier.device):
-            found = Plan(**recorded)
-            return replace(found, threads=self.settings.threads) if self.settings.threads else found
-        how = self.settings
-        return make_plan(
-            classifier,
-            gradients=False,
-            batch=how.batch,
-            memory_format=how.memory_format,
-            threads=how.threads,
-        )
 
     def _describe(self, writer: RunWriter, before: Mapping[str, Any]) -> None:
         s = self.scorer
@@ -405,169 +371,80 @@ class _Evaluation:
 
     # ------------------------------------------------------------------ what to do
 
-    def _missing(self) -> list[_Work]:
+    def _work(self, writer: RunWriter) -> Work:
+        """Return what is missing, in units, and how it is computed."""
+        groups = self._missing()
+        parts = []
+        for member, (refs, of) in enumerate(groups):
+            rows = self.scorer.rows([t for t in of.tasks if t.id not in of.read])
+            size = self.settings.unit_images or self._unit_images(rows)
+            places = [ref.index for ref in refs]
+            parts += [Part(tuple(places[at : at + size]), (member,), rows) for at in range(0, len(places), size)]
+        lacking = tuple(of for _, of in groups)
+        reading = [ref.image_id for refs, of in groups if of.read for ref in refs]
+        ids = {ref.index: ref.image_id for ref in self.source.refs}
+        curves = self._curves.of({task for of in lacking for task in of.read}, reading)
+        return Work(
+            classifier=self.classifier,
+            source=self.source,
+            verb="score",
+            craft=ScoreCraft(self.scorer_of, self.source, lacking, curves),
+            plan=self.plan,
+            parts=parts,
+            reused=len(self.source) - sum(len(refs) for refs, _ in groups),
+            lost=lambda ref, members, message: self._lost(ref, lacking[members[0]], message),
+            halved=partial(self._halved, writer),
+            name=lambda unit: _unit_name(lacking[unit.members[0]], [ids[place] for place in unit.images]),
+        )
+
+    def _missing(self) -> list[tuple[list[ImageRef], Lacking]]:
         """Group the images by the tasks they lack, and by those of them that stored curves are enough for."""
         run = open_run(self.folder)
-        self._stored = _Stored(self.scorer, run.table("curves"))
-        contents = {r["image_id"]: r for r in run.parts("contents").to_pylist()}
+        self._curves = KnownCurves(self.scorer, run.table("curves"))
+        self._contents = {r["image_id"]: r for r in run.parts("contents").to_pylist()}
         finished = run.finished(STAGE)
-        groups: dict[tuple[tuple[str, ...], frozenset[str]], _Work] = {}
+        groups: dict[tuple[tuple[str, ...], frozenset[str]], tuple[list[ImageRef], Lacking]] = {}
         for ref in self.source.refs:
             if ref.image_id in self.skipped:
                 continue
-            row = contents.get(ref.image_id)
-            before = None if row is None else (str(row["content_hash"]), int(row["bytes"]), int(row["mtime_ns"]))
-            content = self.source.hash_since(ref, before)
+            content = self._content(ref)
             done: set[str] = set()
             for _, then, recipes in finished.get(ref.image_id, []):
                 done = done | recipes if then == content else done - recipes
             lacking = tuple(t for t in self.scorer.tasks if t.id not in done)
             if lacking:
                 ids = tuple(t.id for t in lacking)
-                read = self._stored.enough(ref.image_id, lacking, done)
-                groups.setdefault((ids, read), _Work([], lacking, read)).refs.append(ref)
+                read = self._curves.enough(ref.image_id, lacking, done)
+                groups.setdefault((ids, read), ([], Lacking(lacking, read)))[0].append(ref)
         return list(groups.values())
 
-    # ------------------------------------------------------------------ doing it
+    def _content(self, ref: ImageRef) -> str | None:
+        """Return what an image is now, None where that was never seen."""
+        row = self._contents.get(ref.image_id)
+        before = None if row is None else (str(row["content_hash"]), int(row["bytes"]), int(row["mtime_ns"]))
+        return self.source.hash_since(ref, before)
 
-    def _work(self, writer: RunWriter, work: Sequence[_Work]) -> None:
-        begin = time.perf_counter()
-        s, name = self.scorer, self.scorer.classifier.name
-        costs = [s.rows([t for t in group.tasks if t.id not in group.read]) for group in work]
-        images = sum(len(group.refs) for group in work)
-        self._total = sum(len(group.refs) * cost for group, cost in zip(work, costs, strict=True))
-        self._spent = self._done = self._failures = 0
-        self._images, self._begin = images, begin
-        reused = len(self.source) - images
-        self.listen(
-            Started(
-                name,
-                images,
-                reused,
-                self.plan.batch,
-                self.plan.memory_format,
-                self.plan.threads,
-                str(s.classifier.device),
-                max(costs, default=0),
-                "score",
-            )
-        )
-        forward = 0
-        account = s.classifier.account
-        workers = max(1, min(8, os.cpu_count() or 1))
-        with ExitStack() as stack:
-            self._decoders = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="decode"))
-            for group, cost in zip(work, costs, strict=True):
-                size = self.settings.unit_images or self._unit_images(cost)
-                for at in range(0, len(group.refs), size):
-                    some = replace(group, refs=group.refs[at : at + size])
-                    unit_name = _unit_name(some)
-                    if account is not None:
-                        account.begin(unit_name)
-                    unit, rows = self._unit(writer, some)
-                    writer.commit_stage(unit)
-                    if account is not None:
-                        account.committed(unit_name)
-                    forward += rows
-                    self._done += len(unit.images)
-                    self._failures += len(unit.failures)
-                    self.listen(Committed(name, len(unit.images)))
-                    self._tell()
-        if account is not None:
-            account.finish(STAGE)
-        seconds = time.perf_counter() - begin
-        rate = self._done / max(1e-9, seconds)
-        self.listen(
-            Finished(name, self._done, reused, self._failures, round(seconds, 3), round(rate, 3), forward, 0, "score")
-        )
-
-    def _unit_images(self, cost: int) -> int:
+    def _unit_images(self, rows: int) -> int:
         """Return how many images keep a unit near 4096 model calls, its pixels within 64 MiB."""
         h, w = self.scorer.size
-        return max(1, min(UNIT_CALLS // max(1, cost), UNIT_BYTES // (12 * h * w), UNIT_IMAGES))
+        return max(1, min(UNIT_CALLS // max(1, rows), UNIT_BYTES // (12 * h * w), UNIT_IMAGES))
 
-    def _unit(self, writer: RunWriter, work: _Work) -> tuple[StageUnit, int]:
-        """Score the images of a unit; with smaller batches where memory runs out."""
-        while True:
-            spent = self._spent
-            try:
-                with running(self.scorer.classifier, self.plan):
-                    return self._try(work)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                name = self.scorer.classifier.name
-                if self.plan.batch == 1:
-                    raise ModelError(f"There is no memory for a batch of one image of {name!r}: {error}") from error
-                self.plan, self._spent = replace(self.plan, batch=self.plan.batch // 2), spent
-                writer.info["stages"][STAGE]["plans"][name] = self.plan.to_dict()
-                writer.describe()
-                self.listen(PlanChanged(name, self.plan.batch))
-                if self.scorer.classifier.device.type == "cuda":
-                    torch.cuda.empty_cache()
+    # ------------------------------------------------------------------ what goes wrong
 
-    def _try(self, work: _Work) -> tuple[StageUnit, int]:
-        begin = time.perf_counter()
-        s, name = self.scorer, self.scorer.classifier.name
-        packer = Packer(s.classifier, self.plan, self._on_rows)
-        failures: list[FailureRow] = []
-        loaded: list[tuple[Content, LoadedImage, Sequence[Any]]] = []
-        for ref, image in zip(work.refs, self._decoders.map(self._load, work.refs), strict=True):
-            if isinstance(image, tuple):
-                loaded.append((*image, ref.boxes))
-            else:
-                failures.append(FailureRow(Failure(ref.image_id, "unreadable", str(image), name), None, ""))
-        pictures = s.pictures(packer, loaded) if loaded else []
-        whole = []
-        for picture in pictures:
-            if bool(picture.logits.isfinite().all()):
-                whole.append(picture)
-                continue
-            message = "The model's output for this image is not finite (NaN or infinite)."
-            failure = Failure(picture.image_id, "model", message, name)
-            failures.append(FailureRow(failure, None, picture.content.content_hash))
-        stored = self._stored.read([p.image_id for p in whole]) if work.read else None
-        found: Found = s.score(packer, whole, work.tasks, stored, work.read)
-        keys = {p.image_id: p.content.content_hash for p in whole}
-        for image_id, method, task, kind, message in found.failures:
-            failures.append(FailureRow(Failure(image_id, kind, message, name, method), task, keys[image_id]))
-        for row in failures:
-            f = row.failure
-            self.listen(Failed(name, f.image_id, f.method, f.kind, f.message))
-        unit = StageUnit(
-            STAGE,
-            name,
-            tuple(t.id for t in work.tasks),
-            [p.content for p in pictures],
-            {"scores": found.scores, "curves": found.curves},
-            failures,
-            time.perf_counter() - begin,
-        )
-        return unit, packer.calls.forward
+    def _lost(self, ref: ImageRef, lacking: Lacking, message: str) -> StageUnit:
+        """Make a unit of an image that no worker survived."""
+        content = recorded_content(self._contents, self.source, ref)
+        return crash_unit(STAGE, self.classifier.name, [t.id for t in lacking.tasks], ref, content, message)
 
-    def _load(self, ref: ImageRef) -> tuple[Content, LoadedImage] | Exception:
-        try:
-            size, changed = self.source.stamp(ref)
-            image = load(self.source, ref, self.scorer.classifier.preprocessing)
-        except Exception as error:  # a decoder's own surprise belongs to its image, not to the run
-            return error
-        return Content(ref.image_id, image.content_hash, size, changed, image.width, image.height), image
-
-    def _on_rows(self, rows: int) -> None:
-        self._spent += rows
-        self._tell()
-
-    def _tell(self) -> None:
-        elapsed = time.perf_counter() - self._begin
-        share = min(1.0, self._spent / self._total) if self._total else 1.0
-        eta = elapsed * (1 - share) / share if share > 0 else float("inf")
-        rate = self._done / elapsed if elapsed > 0 else 0.0
-        self.listen(Progress(self.scorer.classifier.name, self._done, self._images, share, rate, eta))
+    def _halved(self, writer: RunWriter, plan: Plan) -> None:
+        """Record that memory ran out."""
+        writer.info["stages"][STAGE]["plans"][self.classifier.name] = plan.to_dict()
+        writer.describe()
 
 
-def _unit_name(work: _Work) -> str:
+def _unit_name(lacking: Lacking, image_ids: Sequence[str]) -> str:
     """Name a unit by what is in it: begun again after a kill, it finds the answers that were paid for."""
-    what = ([t.id for t in work.tasks], [ref.image_id for ref in work.refs])
+    what = ([t.id for t in lacking.tasks], list(image_ids))
     return f"{STAGE}.{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}"
 
 

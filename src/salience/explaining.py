@@ -21,14 +21,17 @@ from salience.data.source import open_images
 from salience.engine.crew import Crew
 from salience.engine.descent import DescentMethod
 from salience.engine.events import Listener, ignore
-from salience.engine.hiring import hire
+from salience.engine.fidelity import Fidelity
+from salience.engine.hiring import Staff, carry_out, check_crew
+from salience.engine.mapping import map_work
 from salience.engine.method import Activation, Labelled, PointMethod, WholeMethod
 from salience.engine.passes import needs_pixels
-from salience.engine.plan import MemoryFormat, Plan
+from salience.engine.plan import MemoryFormat, Plan, Precision
 from salience.engine.pool import POOL_SIZE, draw_pool
 from salience.engine.queries import QueryMethod
 from salience.engine.runner import Request, Runner, Summary, choose_unit_images, make_recipes
 from salience.engine.scalars import check_output
+from salience.engine.settling import Asked, Check, settle
 from salience.engine.sweep import Sweep
 from salience.engine.targets import Target, parse_target
 from salience.engine.tune import make_plan
@@ -39,6 +42,7 @@ from salience.models.layers import find_layer
 from salience.models.loading import load_model
 from salience.store.maps import Maps
 from salience.store.memory import MemorySink
+from salience.store.place import Place, folder_for
 from salience.store.run import Run, open_run
 from salience.store.unit import Recipe, Sink
 from salience.store.writer import RunWriter
@@ -48,15 +52,30 @@ MapDtype = Literal["float16", "float32"]
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How a job is run: nothing in here changes a map beyond the order of floating-point sums."""
+    """How a job is run: nothing but the precision changes a map beyond the order of floating-point sums."""
 
     batch: int | None = None
     memory_format: MemoryFormat | None = None
     threads: int | None = None
     unit_images: int | None = None
     decoders: int | None = None
-    crew: Crew | None = None
-    """Several workers, where one process is not to do it all."""
+    precision: Asked = "float32"
+    """Of model calls: ``float32``; ``bfloat16``, refused where it changes maps by more than a tolerance; or ``auto``,
+    which takes bfloat16 where it is within the tolerance and faster. See :mod:`salience.engine.settling`."""
+    fidelity: Fidelity | None = None
+    """What a check of bfloat16 found before; it is not checked again for the methods in it."""
+    crew: Crew | Staff | None = None
+    """Several workers, where one process is not to do it all; a staff are workers that are there already."""
+
+
+@contextmanager
+def staffed(settings: RunSettings) -> Iterator[RunSettings]:
+    """Keep a crew's workers, with the model that they have, from one stage of the body to the next."""
+    if not isinstance(settings.crew, Crew):
+        yield settings
+        return
+    with Staff(settings.crew) as staff:
+        yield replace(settings, crew=staff)
 
 
 @dataclass(frozen=True)
@@ -72,6 +91,8 @@ class Job:
     note: str
     plan: Plan
     unit_images: int
+    fidelity: Fidelity | None = None
+    """What was found where bfloat16 was checked."""
 
 
 @dataclass
@@ -132,20 +153,49 @@ def prepare(
         others = source if pool is None else pool()
         request = replace(request, pool=draw_pool(others, classifier.preprocessing, pool_size, seed))
     layers = _layers(classifier, chosen)
-    recipes = make_recipes(classifier, request, map_dtype, {k: None if v is None else v[0] for k, v in layers.items()})
-    if plan is None:
-        plan = make_plan(
+    known = tuple(labels.values)
+    explained = known if given is None else tuple(given.get(ref.image_id) for ref in source.refs)
+    plan, fidelity = _settle(classifier, request, source, explained, settings, plan)
+    names = {k: None if v is None else v[0] for k, v in layers.items()}
+    recipes = make_recipes(classifier, request, map_dtype, names, plan.precision)
+    if unit_images is None:
+        unit_images = settings.unit_images or _unit_images(classifier, request, plan, layers, map_dtype)
+    return Job(classifier, request, tuple(recipes), known, explained, labels.note, plan, unit_images, fidelity)
+
+
+def _settle(
+    classifier: Classifier,
+    request: Request,
+    source: ImageSource,
+    classes: Sequence[int | None],
+    settings: RunSettings,
+    recorded: Plan | None,
+) -> tuple[Plan, Fidelity | None]:
+    """Return the plan, and what was found where bfloat16 was asked for."""
+    gradients = any(_uses_pixels(item) for item in request.methods)
+    check = Check(
+        classifier,
+        request.methods,
+        request.target,
+        request.output,
+        request.seed,
+        request.pool,
+        source,
+        classes,
+        gradients,
+    )
+
+    def plan_for(precision: Precision) -> Plan:
+        return make_plan(
             classifier,
-            gradients=any(_uses_pixels(item) for item in chosen),
+            gradients=gradients,
             batch=settings.batch,
             memory_format=settings.memory_format,
             threads=settings.threads,
+            precision=precision,
         )
-    if unit_images is None:
-        unit_images = settings.unit_images or _unit_images(classifier, request, plan, layers, map_dtype)
-    known = tuple(labels.values)
-    explained = known if given is None else tuple(given.get(ref.image_id) for ref in source.refs)
-    return Job(classifier, request, tuple(recipes), known, explained, labels.note, plan, unit_images)
+
+    return settle(check, settings.precision, plan_for, recorded, settings.fidelity)
 
 
 def _choose(methods: Sequence[str], options: dict[str, Any], budget: int | None) -> tuple[Labelled, ...]:
@@ -237,7 +287,7 @@ def _run(job: Job, source: ImageSource, sink: Sink, listen: Listener, settings: 
         return runner.run()
     if not isinstance(sink, RunWriter):
         raise SettingsError("Several workers write into a run directory: name one (out=, --out).")
-    return hire(settings.crew, runner, sink, listen).run()
+    return carry_out(map_work(runner), sink, settings.crew, listen)
 
 
 # ---------------------------------------------------------------------- in memory
@@ -259,6 +309,7 @@ def explain(
     seed: int = 0,
     device: str = "auto",
     batch_size: int | None = None,
+    precision: Asked = "float32",
     listen: Listener = ignore,
     **settings: Any,
 ) -> Maps: ...
@@ -280,6 +331,7 @@ def explain(
     seed: int = 0,
     device: str = "auto",
     batch_size: int | None = None,
+    precision: Asked = "float32",
     listen: Listener = ignore,
     **settings: Any,
 ) -> dict[str, Maps]: ...
@@ -300,6 +352,7 @@ def explain(
     seed: int = 0,
     device: str = "auto",
     batch_size: int | None = None,
+    precision: Asked = "float32",
     listen: Listener = ignore,
     **settings: Any,
 ) -> Maps | dict[str, Maps]:
@@ -334,6 +387,8 @@ def explain(
         ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``; for a model given as a spec.
     batch_size
         Images in a model call; measured where None.
+    precision
+        ``float32``; ``bfloat16``, refused where it changes maps by more than a tolerance; or ``auto``.
     listen
         Called with every :class:`~salience.engine.events.Event`.
     **settings
@@ -358,7 +413,7 @@ def explain(
     long = any(isinstance(item.method, (DescentMethod, QueryMethod)) for item in _choose(names, settings, None))
     few = min(8, 1 << (len(source) - 1).bit_length()) if len(source) <= 32 and not long else None
     given = few or (batch_size is not None and len(source) <= 32)
-    how = RunSettings(batch=batch_size or few, memory_format="channels_last" if given else None)
+    how = RunSettings(batch_size or few, "channels_last" if given else None, precision=precision)
     job = prepare(
         classifier,
         source,
@@ -396,7 +451,7 @@ def explain_run(
     models: Sequence[Classifier],
     images: Any,
     methods: Sequence[str],
-    out: str | Path,
+    out: str | Place,
     *,
     target: str | int = "predicted",
     output: str | None = None,
@@ -413,7 +468,7 @@ def explain_run(
     command: Sequence[str] = (),
     writer_type: type[RunWriter] = RunWriter,
     allow_none: bool = False,
-    purse: Path | None = None,
+    purse: Place | None = None,
     given: Mapping[str, int] | None = None,
     beside: Callable[[RunWriter], AbstractContextManager[None]] = lambda writer: nullcontext(),
 ) -> Outcome:
@@ -439,6 +494,7 @@ def explain_run(
     for name in names:
         if names.count(name) > 1:
             raise SettingsError(f"Two models are called {name!r}. Name them: --model first=CARD --model second=CARD.")
+    check_crew(settings.crew, models, out)
     location = (
         str(Path(source.location).expanduser().resolve())
         if Path(source.location).expanduser().exists()
@@ -449,16 +505,17 @@ def explain_run(
     others = partial(open_images, images, columns=columns) if pool is None else partial(open_images, pool)
     writer = writer_type(out, kind="explain", source=location, map_dtype=map_dtype)
     with writer, answers_kept(models, writer, purse):
-        jobs = []
-        for classifier in models:
+
+        def job_of(classifier: Classifier, settings: RunSettings) -> Job:
             before = writer.info["models"].get(classifier.name, {})
-            plan = _recorded(before, classifier, settings)
+            how = _resumed(writer.info, classifier, settings, shard)
+            plan = _recorded(before.get("plan"), classifier, how)
             if plan is not None and settings.batch not in (None, plan.batch):
                 notes.append(
                     f"The run keeps its batch of {plan.batch} for {classifier.name!r}, so that all its maps are "
                     "computed alike. Choose another --out for another batch."
                 )
-            job = prepare(
+            return prepare(
                 classifier,
                 source,
                 methods,
@@ -469,15 +526,20 @@ def explain_run(
                 pool_size=pool_size,
                 seed=seed,
                 map_dtype=map_dtype,
-                settings=settings,
+                settings=how,
                 plan=plan,
                 unit_images=before.get("unit_images"),  # shards have a fixed size, on every device
                 allow_none=allow_none,
                 given=given,
             )
-            if job.note:
-                notes.append(job.note)
-            jobs.append(job)
+
+        jobs = [job_of(classifier, settings) for classifier in models]
+        if len({job.plan.precision for job in jobs}) > 1:  # left to auto: models are compared, so they are run alike
+            alike = replace(settings, precision="float32")
+            jobs = [job_of(job.classifier, replace(alike, fidelity=job.fidelity)) for job in jobs]
+        notes += [job.note for job in jobs if job.note]
+        if settings.precision == "auto":
+            notes += [f"{job.classifier.name}: {job.fidelity.told(job.plan.precision)}" for job in jobs if job.fidelity]
         entries = _with_queries({job.classifier.name: described(job) for job in jobs}, jobs)
         for job in jobs:
             writer.use_recipes(job.classifier.name, list(job.recipes), job.unit_images)
@@ -541,12 +603,13 @@ def explain_run(
 
 
 @contextmanager
-def answers_kept(models: Sequence[Classifier], writer: RunWriter, purse: Path | None = None) -> Iterator[None]:
+def answers_kept(models: Sequence[Classifier], writer: RunWriter, purse: Place | None = None) -> Iterator[None]:
     """Keep what paid models answer in the run directory until the results made of it are committed."""
     with ExitStack() as stack:
         for classifier in models:
             if classifier.account is not None and classifier.paid:
-                folder = (purse or writer.folder) / "queries" / classifier.name
+                what = f"The answers of the paid model {classifier.name!r} are kept in files as they come"
+                folder = folder_for(purse or writer.folder, what) / "queries" / classifier.name
                 keep = classifier.account.kept_in(folder, classifier.fingerprint(), writer.describe)
                 stack.enter_context(keep)
         yield
@@ -560,13 +623,70 @@ def _with_queries(entries: dict[str, dict[str, Any]], jobs: Sequence[Job]) -> di
     return entries
 
 
-def _recorded(before: Mapping[str, Any], classifier: Classifier, settings: RunSettings) -> Plan | None:
-    """Return the plan that the run already has for this model on this kind of device."""
-    plan = before.get("plan")
+def _recorded(plan: Mapping[str, Any] | None, classifier: Classifier, settings: RunSettings) -> Plan | None:
+    """Return the plan that a run already has for this model, where it is of this kind of device and precision."""
     if not plan or plan.get("device") != str(classifier.device):
         return None
     found = Plan(**plan)
+    if settings.precision not in ("auto", found.precision):
+        return None  # another batch may be the fastest then, or the only one that is exact
     return replace(found, threads=settings.threads) if settings.threads else found
+
+
+def _resumed(
+    info: Mapping[str, Any], classifier: Classifier, settings: RunSettings, shard: Shard | None
+) -> RunSettings:
+    """Return the settings under which a run is carried on: ``auto`` stays with the precision that it has.
+
+    All models of a run are then run alike, as they are compared with one another.
+
+    Raises
+    ------
+    SettingsError
+        When parts of the images might decide differently.
+    """
+    models: dict[str, Any] = info["models"]
+    if settings.precision == "auto" and models:
+        plan = models.get(classifier.name, next(iter(models.values()))).get("plan", {})
+        settings = replace(settings, precision=plan.get("precision", "float32"))
+    if settings.precision == "auto" and shard is not None:
+        raise SettingsError(
+            "Parts of the images that each choose a precision cannot be merged where they disagree. Name one: "
+            "--precision bfloat16, or float32."
+        )
+    found = _checked(models.get(classifier.name, {}), classifier)
+    return replace(settings, fidelity=found) if found is not None and settings.fidelity is None else settings
+
+
+def _checked(entry: Mapping[str, Any], classifier: Classifier) -> Fidelity | None:
+    """Return what was found when bfloat16 was checked on these weights and this kind of device."""
+    same = entry.get("fingerprint") == classifier.fingerprint()
+    if not same or entry.get("plan", {}).get("device") != str(classifier.device):
+        return None
+    return Fidelity.read(entry.get("fidelity"))
+
+
+def as_settled(run: Run, model: str, settings: RunSettings) -> RunSettings:
+    """Return settings that keep a model to the precision of a run, as it was checked there."""
+    entry = run.info["models"][model]
+    found = Fidelity.read(entry.get("fidelity"))
+    return replace(settings, precision=entry["plan"].get("precision", "float32"), fidelity=found)
+
+
+def plan_outputs(recorded: Mapping[str, Any] | None, classifier: Classifier, settings: RunSettings) -> Plan:
+    """Return the plan under which a model is asked for outputs alone: the one that a run has for that, or a new one.
+
+    ``settings`` are those of :func:`as_settled`, so that outputs are in the precision of the maps.
+    """
+    assert settings.precision != "auto"  # it was settled
+    return _recorded(recorded, classifier, settings) or make_plan(
+        classifier,
+        gradients=False,
+        batch=settings.batch,
+        memory_format=settings.memory_format,
+        threads=settings.threads,
+        precision=settings.precision,
+    )
 
 
 def described(job: Job) -> dict[str, Any]:
@@ -582,6 +702,7 @@ def described(job: Job) -> dict[str, Any]:
         "capabilities": sorted(c.capabilities),
         "plan": job.plan.to_dict(),
         "unit_images": job.unit_images,
+        **({} if job.fidelity is None else {"fidelity": job.fidelity.to_dict()}),
     }
 
 

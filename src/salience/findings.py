@@ -10,9 +10,8 @@ from salience.listing import console_of_output
 from salience.progress import counted, failure_words
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from salience.behaviour.audit import Audit
+    from salience.store.place import Place
 
 _FAILURES = 10
 _BESIDE = 4
@@ -22,7 +21,7 @@ _MARKS = {"better": " better", "worse": " worse", "different": " differs"}
 Row = Mapping[str, Any]
 
 
-def audit_record(audit: Audit, page: Path | None = None) -> dict[str, Any]:
+def audit_record(audit: Audit, page: Place | None = None) -> dict[str, Any]:
     """Return what an audit came to, for ``--json``."""
     return {
         "event": "done",
@@ -39,7 +38,7 @@ def audit_record(audit: Audit, page: Path | None = None) -> dict[str, Any]:
     }
 
 
-def print_audit(audit: Audit, page: Path | None = None) -> None:
+def print_audit(audit: Audit, page: Place | None = None) -> None:
     """Print the measures of all groups with their intervals, sentences, failures and where everything is."""
     console = console_of_output()
 

@@ -8,14 +8,13 @@ from salience.listing import console_of_output
 from salience.progress import counted, failure_words
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from salience.scores import Scores, Setting
+    from salience.store.place import Place
 
 _FAILURES = 10
 
 
-def score_record(scores: Scores, page: Path | None = None) -> dict[str, Any]:
+def score_record(scores: Scores, page: Place | None = None) -> dict[str, Any]:
     """Return everything that the scores come to, for ``--json``."""
     return {
         "event": "done",
@@ -30,7 +29,7 @@ def score_record(scores: Scores, page: Path | None = None) -> dict[str, Any]:
     }
 
 
-def print_scores(scores: Scores, page: Path | None = None) -> None:
+def print_scores(scores: Scores, page: Place | None = None) -> None:
     """Print one ranking for each background, by its first metric; then warnings, failures and where everything is."""
     console = console_of_output()
 

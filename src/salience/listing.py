@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -161,11 +162,34 @@ def print_speeds(rows: list[dict[str, Any]]) -> None:
         figures = (r["images_per_second"], r["bare_ms"], r["run_ms"])
         table.add_row(r["method"], f"{r['efficiency']:.2f}", *(f"{v:.4g}" for v in figures), str(r["batch"]))
     console.print(table, highlight=False, markup=False)
+    for line in filter(None, map(_fidelity_line, rows)):
+        console.print(line, highlight=False, markup=False)
     console.print(
         "\nmilliseconds an image; efficiency = bare / run: the model's own calls over the whole run",
         highlight=False,
         markup=False,
     )
+
+
+def _fidelity_line(row: Mapping[str, Any]) -> str | None:
+    """Say what a check of bfloat16 found, where one was made."""
+    found = row.get("fidelity")
+    if found is None:
+        return None
+    maps = ", ".join(
+        f"{name} {_figure(a['rank_correlation'])} (largest difference {_figure(a['deviation'])})"
+        for name, a in found["methods"].items()
+    )
+    verdict = "within the tolerances" if found["within"] else "outside the tolerances"
+    return (
+        f"\n{row['method']} in {row['precision']}. bfloat16: {_figure(found['speedup'])} times as fast; {verdict}; "
+        f"rank correlation of maps with those of float32: {maps}; probabilities differ by "
+        f"{_figure(found['probability'])}"
+    )
+
+
+def _figure(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"
 
 
 def console_of_output() -> Console:
@@ -199,11 +223,23 @@ def diagnosis() -> dict[str, Any]:
         "device": str(resolve_device("auto")),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "bfloat16": _bfloat16(),
         "optional": {name: _optional(name) for name in _OPTIONAL},
     }
     found["known_answer"] = _known_answer()
     found["healthy"] = found["known_answer"] == "right"
     return found
+
+
+def _bfloat16() -> str:
+    """Tell whether model calls in bfloat16 may pay on the device that would be taken."""
+    from salience.engine.precision import convolution_gain
+    from salience.models.devices import resolve_device
+
+    gain = convolution_gain(resolve_device("auto"))
+    if gain is None:
+        return "not available"
+    return f"convolutions {gain:.1f} times as fast; 'salience bench --precision auto' measures a model"
 
 
 def _version(name: str) -> str | None:

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salience.engine.events import (
@@ -24,6 +23,7 @@ from salience.engine.events import (
 
 if TYPE_CHECKING:
     from salience.explaining import Outcome
+    from salience.store.place import Place
 
 _EVERY_S = 5.0
 _LISTED = 24
@@ -199,7 +199,7 @@ def duration(seconds: float) -> str:
 # ---------------------------------------------------------------------- at the end
 
 
-def summary_record(outcome: Outcome, page: Path | None) -> dict[str, Any]:
+def summary_record(outcome: Outcome, page: Place | None) -> dict[str, Any]:
     """Return what a command came to, for ``--json``."""
     info = outcome.run.info
     return {
@@ -237,7 +237,7 @@ def _predictions(outcome: Outcome, model: str) -> list[dict[str, Any]]:
     return [{**r, "label": labels[r["image_id"]]} for r in table.to_pylist() if r["model"] == model]
 
 
-def summary_lines(outcome: Outcome, page: Path | None) -> list[str]:
+def summary_lines(outcome: Outcome, page: Place | None) -> list[str]:
     """Return what a command came to, for people: what the network says it sees, and where everything is."""
     lines = [f"note: {note}" for note in outcome.notes]
     for model in outcome.summaries:

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from salience.errors import RunError, nearest
 from salience.stats import Interval, bootstrap_means, bootstrap_p, holm, interval, kendall_tau
+from salience.store.place import Place
 from salience.store.run import Run, open_run
 
 HEADLINE = "complete-and-sound"
@@ -364,7 +365,7 @@ class Scores:
             "smoothness": self._smoothness(),
         }
 
-    def report(self, path: str | Path | None = None) -> Path:
+    def report(self, path: str | Path | None = None) -> Place:
         """Write the page of these scores, and return where it is.
 
         Parameters
@@ -379,7 +380,7 @@ class Scores:
             When there is neither a run nor a path, or the page cannot be written.
         """
         # The page is built on the scores: this method is for people, and the rooms keep their order.
-        written: Path = import_module("salience.report").write_scores(self, path)
+        written: Place = import_module("salience.report").write_scores(self, path)
         return written
 
     def _unscored(self) -> list[str]:
@@ -501,7 +502,7 @@ def _mean_by_image(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {i: float(np.mean([one[i] for one in seeds])) for i in images}
 
 
-def read_scores(run: Run | str, notes: Sequence[str] = ()) -> Scores:
+def read_scores(run: Run | str | Place, notes: Sequence[str] = ()) -> Scores:
     """Return the scores that a run holds.
 
     Raises
@@ -509,7 +510,7 @@ def read_scores(run: Run | str, notes: Sequence[str] = ()) -> Scores:
     RunError
         When there is no run, or nothing in it was evaluated.
     """
-    run = open_run(run) if isinstance(run, str) else run
+    run = run if isinstance(run, Run) else open_run(run)
     stage = run.info.get("stages", {}).get("evaluate")
     if stage is None:
         raise RunError(f"{run.folder} has no scores: 'salience evaluate ... --out {run.folder}' makes them.")

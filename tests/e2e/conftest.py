@@ -1,7 +1,8 @@
-"""A small model on a card, small pictures, the command line in two ways (program, this process), and a browser."""
+"""A small model on a card, small pictures, the command line (as a program, in this process), a browser, a cluster."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,3 +36,15 @@ def browser() -> Iterator[Any]:
         opened = tool.chromium.launch(executable_path=found, args=list(ARGUMENTS))
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Any]:
+    """A Ray cluster whose head has no cores, to which nodes are added."""
+    pytest.importorskip("ray", reason="Ray is not installed (the extra 'ray')")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    yield started
+    started.shutdown()

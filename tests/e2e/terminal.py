@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -178,6 +179,16 @@ def wait_for(condition: Any, what: str, seconds: float = 120.0) -> None:
     while not condition():
         assert time.monotonic() < end, f"waited {seconds} s for {what}"
         time.sleep(0.01)
+
+
+def workers_of(program: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes that work for a command."""
+    found = psutil.Process(program.pid).children()
+    return [p for p in found if "spawn_main" in " ".join(p.cmdline())]
+
+
+def lives(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def results_of(run: Path) -> dict[str, object]:

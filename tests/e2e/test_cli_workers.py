@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from terminal import FAST, Terminal, results_of, wait_for, write_card, write_pictures
+from terminal import FAST, Terminal, lives, results_of, wait_for, workers_of, write_card, write_pictures
 
 import salience
 
@@ -48,16 +46,6 @@ def command(*more: str | Path) -> tuple[str | Path, ...]:
     return ("explain", "many", "--model", "card.toml", *METHODS, "--out", "run", "--log-json", *more)
 
 
-def children(process: int) -> list[psutil.Process]:
-    """The workers of a command."""
-    found = psutil.Process(process).children()
-    return [p for p in found if "spawn_main" in " ".join(p.cmdline())]
-
-
-def lives(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-
-
 def units(run: Path) -> int:
     return len(list((run / "units").glob("*.json")))
 
@@ -85,7 +73,7 @@ def test_a_worker_that_is_killed_costs_nothing(many: Terminal, whole: dict[str, 
     program = many.start(*command("--workers", "2"), sleep=0.03)
     run = many.folder / "run"
     wait_for(lambda: units(run) >= 2, "two units")
-    workers = children(program.pid)
+    workers = workers_of(program)
     assert len(workers) == 2
     workers[0].kill()
     _, err = program.communicate(timeout=120)
@@ -100,12 +88,10 @@ def test_a_command_that_is_killed_takes_its_workers_along_and_is_carried_on(
     program = many.start(*command("--workers", "2"), sleep=0.03)
     run = many.folder / "run"
     wait_for(lambda: units(run) >= 2, "two units")
-    workers = children(program.pid)
+    workers = workers_of(program)
     program.send_signal(signal.SIGKILL)
     program.communicate()
-    wait_for(
-        lambda: not any(w.is_running() and w.status() != psutil.STATUS_ZOMBIE for w in workers), "its workers' end"
-    )
+    wait_for(lambda: not any(map(lives, workers)), "its workers' end")
     kept = units(run)
     assert 2 <= kept < 12
     done = many.here(*command("--workers", "2"))
@@ -173,18 +159,6 @@ def test_a_model_that_fails_to_load_in_a_worker_says_so(terminal: Terminal) -> N
 
 
 # ---------------------------------------------------------------------- Ray
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """A head with one core, to which nodes are added."""
-    pytest.importorskip("ray", reason="Ray is not installed (the extra 'ray')")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    from ray.cluster_utils import Cluster
-
-    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    yield started
-    started.shutdown()
 
 
 def on(cluster: Any, workers: int) -> tuple[str | Path, ...]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from salience.behaviour.traits import Statistic
 from salience.behaviour.view import Floats
 from salience.behaviour.wording import compared, sentences
 from salience.errors import RunError, SettingsError, nearest
+from salience.store.place import Place
 from salience.store.run import Run, open_run
 
 STAGE = "audit"
@@ -302,7 +302,7 @@ class Audit:
         return self.effects.to_pandas()
 
 
-def read_audit(run: Run | str | Path, notes: Sequence[str] = ()) -> Audit:
+def read_audit(run: Run | str | Place, notes: Sequence[str] = ()) -> Audit:
     """Return the audit that a run holds.
 
     Raises

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 
 from salience.behaviour.view import CLEAN, Array, ConditionTraits, Numbers
 from salience.errors import RunError
+from salience.store.place import Place
 from salience.store.run import Run, open_run
 from salience.store.shards import MapArray
 
@@ -174,7 +174,7 @@ class RunView:
         When nothing in it was audited.
     """
 
-    def __init__(self, run: Run | str | Path, second: RunView | None = None) -> None:
+    def __init__(self, run: Run | str | Place, second: RunView | None = None) -> None:
         self.run = run if isinstance(run, Run) else open_run(run)
         if second is None:
             stage = self.run.info.get("stages", {}).get(STAGE)

@@ -6,17 +6,20 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from salience.cli.app import app
-from salience.cli.inputs import columns_of, settings, split, write_page
+from salience.cli.inputs import columns_of, crew_of, settings, split, write_page
 from salience.cli.options import (
+    Address,
     BatchSize,
     Card,
     Columns,
     Device,
+    Engine,
+    GpusPerWorker,
     Images,
     Json,
     Limit,
@@ -25,14 +28,19 @@ from salience.cli.options import (
     Out,
     PoolImages,
     PoolSize,
+    Precision,
     Rate,
     Report,
     Seed,
     Threads,
     UnitImages,
+    Workers,
 )
 from salience.cli.shell import FAILURES, interrupted, told
 from salience.errors import SettingsError
+
+if TYPE_CHECKING:
+    from salience.store.place import Place
 
 
 @app.command(
@@ -85,9 +93,14 @@ def audit(
     card: Card = None,
     rate: Rate = None,
     device: Device = "auto",
+    engine: Engine = "local",
+    workers: Workers = None,
+    address: Address = "local",
+    gpus_per_worker: GpusPerWorker = 0.0,
     batch_size: BatchSize = None,
     threads: Threads = None,
     memory_format: MemoryFormat = None,
+    precision: Precision = "float32",
     log_json: LogJson = False,
     report: Report = True,
     unit_images: UnitImages = None,
@@ -101,9 +114,10 @@ def audit(
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     columns = columns_of(column)
-    how = settings(batch_size, threads, memory_format, unit_images)
+    crew = crew_of(engine, workers, address, gpus_per_worker)
+    how = settings(batch_size, threads, memory_format, precision, unit_images, crew)
     models = models_of(group or [], model or [])
-    page: Path | None = None
+    page: Place | None = None
     try:
         with listener(as_json=log_json) as listen:
             from salience.auditing import audit as ask

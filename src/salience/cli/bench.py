@@ -19,6 +19,7 @@ from salience.cli.options import (
     MemoryFormat,
     Methods,
     Model,
+    Precision,
     Rate,
     Target,
     Threads,
@@ -44,6 +45,7 @@ def bench(
     batch_size: BatchSize = None,
     threads: Threads = None,
     memory_format: MemoryFormat = None,
+    precision: Precision = "float32",
     as_json: Json = False,
 ) -> None:
     """Measure the speed of a run against the bare calls of the model: together, then each method alone.
@@ -60,7 +62,7 @@ def bench(
         split(method),
         limit=limit,
         rounds=rounds,
-        settings=settings(batch_size, threads, memory_format),
+        settings=settings(batch_size, threads, memory_format, precision),
         target=target,
         budget=budget,
         told=lambda text: typer.echo(f"measuring {text}", err=True),

@@ -47,7 +47,7 @@ def _photographs(out: Path, device: str) -> Path:
 
     photographs = collect_photographs(out / "photographs")
     typer.echo("What does EfficientNet-Lite0 see, and where?\n")
-    explain(images=str(photographs), model=[MODEL], out=out / "run", method=list(METHODS), device=device)
+    explain(images=str(photographs), model=[MODEL], out=str(out / "run"), method=list(METHODS), device=device)
     return out / "run"
 
 
@@ -73,7 +73,7 @@ def _digits(out: Path, device: str) -> Path:
         )
         (cards[name],) = sorted((out / "digits" / "models").glob(f"{name}*.toml"))
     named = [f"{name}={card}" for name, card in cards.items()]
-    compare(images=str(digits.held_out), model=named, out=out / "digits-compared", method=METHOD, device=device)
+    compare(images=str(digits.held_out), model=named, out=str(out / "digits-compared"), method=METHOD, device=device)
     return out / "digits-compared"
 
 
@@ -82,5 +82,5 @@ def _models(out: Path, device: str) -> Path:
 
     photographs = collect_photographs(out / "photographs")
     typer.echo("\nEfficientNet-Lite0 and Lite1 on the photographs: so few show little, and the page says so.\n")
-    compare(images=str(photographs), model=[MODEL, LARGER], out=out / "models-compared", device=device)
+    compare(images=str(photographs), model=[MODEL, LARGER], out=str(out / "models-compared"), device=device)
     return out / "models-compared"

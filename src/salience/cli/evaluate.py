@@ -10,12 +10,15 @@ from typing import Annotated
 import typer
 
 from salience.cli.app import app
-from salience.cli.inputs import columns_of, load, settings, split
+from salience.cli.inputs import columns_of, crew_of, load, settings, split
 from salience.cli.options import (
+    Address,
     BatchSize,
     Card,
     Columns,
     Device,
+    Engine,
+    GpusPerWorker,
     Images,
     Json,
     Limit,
@@ -27,11 +30,13 @@ from salience.cli.options import (
     Output,
     PoolImages,
     PoolSize,
+    Precision,
     Rate,
     Report,
     Seed,
     Threads,
     UnitImages,
+    Workers,
 )
 from salience.cli.shell import FAILURES, interrupted, told
 from salience.errors import SettingsError
@@ -89,9 +94,14 @@ def evaluate(
     card: Card = None,
     rate: Rate = None,
     device: Device = "auto",
+    engine: Engine = "local",
+    workers: Workers = None,
+    address: Address = "local",
+    gpus_per_worker: GpusPerWorker = 0.0,
     batch_size: BatchSize = None,
     threads: Threads = None,
     memory_format: MemoryFormat = None,
+    precision: Precision = "float32",
     log_json: LogJson = False,
     report: Report = True,
     unit_images: UnitImages = None,
@@ -106,7 +116,8 @@ def evaluate(
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     columns = columns_of(column)
-    how = settings(batch_size, threads, memory_format, unit_images)
+    crew = crew_of(engine, workers, address, gpus_per_worker)
+    how = settings(batch_size, threads, memory_format, precision, unit_images, crew)
     try:
         smooths = [float(s) for s in split([smooth])]
     except ValueError as error:

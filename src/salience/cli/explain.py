@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,6 +31,7 @@ from salience.cli.options import (
     Output,
     PoolImages,
     PoolSize,
+    Precision,
     Rate,
     Report,
     Seed,
@@ -46,6 +46,7 @@ from salience.errors import SettingsError
 
 if TYPE_CHECKING:
     from salience.explaining import Outcome
+    from salience.store.place import Place
 
 
 @app.command(
@@ -80,6 +81,7 @@ def explain(
     batch_size: BatchSize = None,
     threads: Threads = None,
     memory_format: MemoryFormat = None,
+    precision: Precision = "float32",
     log_json: LogJson = False,
     report: Report = True,
     unit_images: UnitImages = None,
@@ -97,7 +99,8 @@ def explain(
         raise SettingsError(f"--map-dtype is {map_dtype!r}; choose float16 or float32.")
     columns = columns_of(column)
     part = None if shard is None else Shard.parse(shard)
-    how = settings(batch_size, threads, memory_format, unit_images, crew_of(engine, workers, address, gpus_per_worker))
+    crew = crew_of(engine, workers, address, gpus_per_worker)
+    how = settings(batch_size, threads, memory_format, precision, unit_images, crew)
     try:
         with listener(as_json=log_json) as listen:
             from salience.explaining import explain_run
@@ -130,7 +133,7 @@ def explain(
         raise typer.Exit(FAILURES)
 
 
-def _summarise(outcome: Outcome, page: Path | None, *, as_json: bool) -> None:
+def _summarise(outcome: Outcome, page: Place | None, *, as_json: bool) -> None:
     from salience.progress import summary_lines, summary_record
 
     if as_json:

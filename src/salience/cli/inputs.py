@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from salience.engine.crew import Crew
     from salience.explaining import RunSettings
     from salience.models.classifier import Classifier
+    from salience.store.place import Place
 
 
 def split(values: list[str]) -> list[str]:
@@ -31,6 +32,7 @@ def settings(
     batch: int | None,
     threads: int | None,
     memory_format: str | None,
+    precision: str,
     unit_images: int | None = None,
     crew: Crew | None = None,
 ) -> RunSettings:
@@ -39,12 +41,15 @@ def settings(
 
     if memory_format not in (None, "channels_last", "contiguous"):
         raise SettingsError(f"--memory-format is {memory_format!r}; choose channels_last or contiguous.")
+    if precision not in ("float32", "bfloat16", "auto"):
+        raise SettingsError(f"--precision is {precision!r}; choose float32, bfloat16 or auto.")
     return RunSettings(
         batch=batch,
         threads=threads,
         memory_format=memory_format,  # type: ignore[arg-type]  # checked above
         unit_images=unit_images,
         crew=crew,
+        precision=precision,  # type: ignore[arg-type]  # checked above
     )
 
 
@@ -72,10 +77,10 @@ def columns_of(pairs: list[str] | None) -> dict[str, str] | None:
     return columns
 
 
-def write_page(run: Path) -> Path:
-    """Write the page of a run."""
+def write_page(run: str, out: str | None = None) -> Place:
+    """Write the page of a run, into the run or another folder."""
     from salience.progress import busy
     from salience.report import write_report
 
     with busy("writing the page"):
-        return write_report(run)
+        return write_report(run, out)

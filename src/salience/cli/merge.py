@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,8 +21,12 @@ from salience.cli.status import print_status
 )
 @told
 def merge(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories: of parts of the images, or of other methods.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The run of all; they stay as they are.")],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Runs of parts of the images, or of other methods.")
+    ],
+    out: Annotated[
+        str, typer.Option("--out", "-o", metavar="FOLDER|URL", help="The run of all; they stay as they are.")
+    ],
     report: Report = True,
     as_json: Json = False,
 ) -> None:

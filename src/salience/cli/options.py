@@ -45,11 +45,26 @@ PoolImages = Annotated[
 ]
 PoolSize = Annotated[int, typer.Option(min=2, help="So many of them are drawn, for methods that need any.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Take so many images; in turn from the classes of a folder.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Run directory; one that is unfinished is carried on.")]
+Out = Annotated[
+    str,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="FOLDER|URL",
+        help="Run directory, also s3://BUCKET/FOLDER and the like; one that is unfinished is carried on.",
+    ),
+]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or its URL.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Images in a model call.  [default: measured]")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of the model.  [default: measured]")]
 MemoryFormat = Annotated[str | None, typer.Option(help="channels_last or contiguous.  [default: measured]")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="Of model calls: float32; bfloat16, if maps stay the same within a tolerance; auto: if faster too."
+    ),
+]
 Card = Annotated[
     Path | None,
     typer.Option(help="Card (.toml) for a model that carries no description: onnx:, pt2:, http:, https:."),

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from salience.cli.app import app
+from salience.cli.options import Run
 from salience.cli.shell import told
 
 
 @app.command(epilog="Example:\n\nsalience serve runs/first --port 8080")
 @told
 def serve(
-    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    run: Run,
     host: Annotated[str, typer.Option(help="Address to listen on; others than this machine's open it to the net.")] = (
         "127.0.0.1"
     ),

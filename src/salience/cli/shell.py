@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import wraps
-from pathlib import Path
 from typing import Any, NoReturn, ParamSpec
 
 import typer
@@ -71,9 +70,11 @@ def stop(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def interrupted(out: Path) -> NoReturn:
+def interrupted(out: str) -> NoReturn:
     """End after Ctrl-C, saying what is kept and how to carry on."""
-    if not (out / "run.json").exists():
+    from salience.store.place import place_of
+
+    if not (place_of(out) / "run.json").exists():
         stop("interrupted before anything was computed.", INTERRUPTED)
     stop(f"interrupted. Finished work is kept in {out}; run the same command again to carry on.", INTERRUPTED)
 

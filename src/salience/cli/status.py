@@ -11,19 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from salience.cli.app import app
-from salience.cli.options import Json
+from salience.cli.options import Json, Run
 from salience.cli.shell import told
 from salience.errors import RunError
 
 if TYPE_CHECKING:
     from salience.store.status import Status
 
-RunFolder = Annotated[Path, typer.Argument(help="A run directory.")]
-
 
 @app.command(epilog="Examples:\n\nsalience status runs/first\n\nsalience status runs/first --json")
 @told
-def status(run: RunFolder, as_json: Json = False) -> None:
+def status(run: Run, as_json: Json = False) -> None:
     """Show how far a run is: what is done, what failed, whether it is being written, and how to carry on."""
     from salience.store.status import read_status
 
@@ -36,10 +34,23 @@ def status(run: RunFolder, as_json: Json = False) -> None:
 
 @app.command(epilog="Example:\n\nsalience resume runs/first")
 @told
-def resume(run: RunFolder) -> None:
+def resume(
+    run: Run,
+    take_over: Annotated[
+        bool,
+        typer.Option(
+            "--take-over",
+            help="On an object store: take the run at once from a command that is dead and seems to write it.",
+        ),
+    ] = False,
+) -> None:
     """Carry on with a run that was interrupted or killed: type its last command again, where it was typed."""
+    from salience.store.place import place_of, storage
     from salience.store.status import read_status
 
+    if take_over:
+        folder = place_of(run)
+        storage(folder).free(folder)
     found = read_status(run)
     if found.state == "running":
         raise RunError(f"Another process is writing {run} now: 'salience status {run}' shows how far it is.")

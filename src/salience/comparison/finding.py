@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from salience.comparison.asking import ask_work
 from salience.comparison.attributing import Attributions, Side, attribute
 from salience.comparison.cells import Procedure
 from salience.comparison.concepts import Found, find_concepts
@@ -22,10 +24,12 @@ from salience.comparison.notes import adds_up, of_concepts, of_images, of_maps
 from salience.comparison.ranking import order_concepts, worth_testing
 from salience.comparison.result import STAGE
 from salience.comparison.segmenting import Segmenter
-from salience.comparison.stage import Runs, Units, lacking, opened, workers
+from salience.comparison.stage import lacking, opened, workers
 from salience.comparison.strata import quadrants
 from salience.data.base import ImageSource
+from salience.engine.crew import Crew
 from salience.engine.events import Finished, Listener, Progress, Started
+from salience.engine.hiring import Staff, carry_out
 from salience.engine.plan import Plan
 from salience.engine.scalars import check_output
 from salience.errors import ImagesError
@@ -72,7 +76,9 @@ class Finder:
     segmenter: Segmenter
     asked: Mapping[str, Any]
     listen: Listener
-    plan_for: Callable[[Classifier], Plan]
+    plan_for: Callable[[Classifier, Mapping[str, Any] | None], Plan]
+    crew: Crew | Staff | None = None
+    """Who asks the models, where that is not this process."""
 
     def find(self, writer: RunWriter, notes: Sequence[str]) -> None:
         """Write the tables of the comparison, and say in the run that it is complete.
@@ -248,32 +254,28 @@ class Finder:
             plans[model.name] = plan.to_dict()
             writer.describe()
 
-        before = plans.get(model.name)
-        known = before is not None and before["device"] == str(model.device)
-        plan = Plan(**(before or {})) if known else self.plan_for(model)
-        asking = Intervener(
-            model,
-            self.source,
-            labels,
-            trials,
-            scores,
-            targets,
-            check_output(self.asked["output"]),
-            plan,
-            self.listen,
-            keep,
-            self.segmenter.partition_recipe,
-            self.segmenter.input_of(model),
+        plan = self.plan_for(model, plans.get(model.name))
+        asking = partial(
+            Intervener,
+            source=self.source,
+            labels=labels,
+            trials=trials,
+            scores={image_id: scores[image_id] for image_id in trials},
+            targets={image_id: targets[image_id] for image_id in trials},
+            output=check_output(self.asked["output"]),
+            partition=self.segmenter.partition_recipe,
+            view=self.segmenter.input_of(model),
         )
-        writer.use_stage(STAGE, model.name, {asking.recipe: asking.description})
+        intervener = asking(model, plan)
+        writer.use_stage(STAGE, model.name, {intervener.recipe: intervener.description})
         keep(plan)
-        refs = [r for r in lacking(opened(writer), self.source, asking.recipe) if r.image_id in trials]
-        calls = asking.calls_per_image()
-        runs = Runs(plan.batch, plan.memory_format, plan.threads, plan.device, calls)
-        size = self.segmenter.unit_images or asking.unit_images()
-        units = Units(writer, self.listen, model.name, "change", asking.recipe, size, runs, model.account)
-        units.run(refs, len(trials) - len(refs), asking.compute)
-        return asking.recipe
+        run = opened(writer)
+        refs = [r for r in lacking(run, self.source, intervener.recipe) if r.image_id in trials]
+        work = ask_work(asking, intervener, run, refs, self.segmenter.unit_images, keep)
+        carry_out(work, writer, self.crew, self.listen)
+        if model.account is not None:
+            model.account.finish(STAGE)
+        return intervener.recipe
 
 
 def _renumbered(rows: pa.Table, order: Sequence[int]) -> pa.Table:

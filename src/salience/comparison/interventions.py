@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,18 +21,18 @@ from salience.comparison.frame import to_input
 from salience.comparison.segments import area_matched
 from salience.comparison.stage import Made, identify, workers
 from salience.data.base import ImageRef, ImageSource
-from salience.data.decode import LoadedImage, load
+from salience.data.decode import LoadedImage
 from salience.data.preprocessing import Preprocessing
-from salience.engine.events import Listener, PlanChanged
 from salience.engine.fills import fill
+from salience.engine.halving import run_halving
+from salience.engine.loader import load_now
 from salience.engine.masked import Packer
-from salience.engine.passes import is_out_of_memory
-from salience.engine.plan import Plan
+from salience.engine.plan import Plan, by_precision
 from salience.engine.random import row_key
 from salience.engine.runner import UNIT_CALLS, to_pixels
 from salience.engine.scalars import Output, score
-from salience.engine.tune import running
-from salience.errors import ImagesError, ModelError
+from salience.engine.work import OnRows, unheard
+from salience.errors import ImagesError
 from salience.models.classifier import Classifier
 from salience.store.packed import LabelMaps, StageRows
 from salience.store.run import Run
@@ -59,14 +60,14 @@ class Intervener:
 
     Parameters
     ----------
+    plan
+        How the model is run; halved where memory runs out.
     trials
         By image id.
     scores
         The scalar of each image as it is, by image id.
     targets
         The class whose scalar is asked for, by image id.
-    plan
-        How the model is run; halved where memory runs out, and ``on_plan`` hears of it.
     partition
         The recipe of the label maps.
     view
@@ -74,18 +75,17 @@ class Intervener:
     """
 
     classifier: Classifier
+    plan: Plan
     source: ImageSource
     labels: LabelMaps
     trials: Mapping[str, Sequence[Trial]]
     scores: Mapping[str, float]
     targets: Mapping[str, int]
     output: Output
-    plan: Plan
-    listen: Listener
-    on_plan: Callable[[Plan], None]
     partition: str
     view: Preprocessing
     fills: tuple[str, ...] = FILLS
+    on_rows: OnRows = unheard
     description: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -99,6 +99,7 @@ class Intervener:
             "output": self.output,
             "partition": self.partition,
             "fills": list(self.fills),
+            **by_precision(self.plan.precision),
             "trials": hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest(),
         }
         self.recipe = identify(self.description)
@@ -114,33 +115,15 @@ class Intervener:
     def compute(self, refs: Sequence[ImageRef]) -> Made:
         """Ask for all trials of some images; with smaller batches where memory runs out."""
         with ThreadPoolExecutor(workers(), thread_name_prefix="decode") as threads:
-            loaded = list(threads.map(self._load, refs))
-        while True:
-            try:
-                with running(self.classifier, self.plan):
-                    return self._ask(refs, loaded)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                name = self.classifier.name
-                if self.plan.batch == 1:
-                    raise ModelError(f"There is no memory for a batch of one image of {name!r}: {error}") from error
-                self.plan = replace(self.plan, batch=self.plan.batch // 2)
-                self.on_plan(self.plan)
-                self.listen(PlanChanged(name, self.plan.batch))
-                if self.classifier.device.type == "cuda":
-                    torch.cuda.empty_cache()
+            read = partial(load_now, self.source, preprocessing=self.classifier.preprocessing)
+            loaded = list(threads.map(read, refs))
+        made, self.plan = run_halving(self.classifier, self.plan, partial(self._ask, refs, loaded))
+        return made
 
-    def _load(self, ref: ImageRef) -> tuple[Content, LoadedImage] | Exception:
-        try:
-            size, changed = self.source.stamp(ref)
-            image = load(self.source, ref, self.classifier.preprocessing)
-        except Exception as error:  # a decoder's own surprise belongs to its image, not to the run
-            return error
-        return Content(ref.image_id, image.content_hash, size, changed, image.width, image.height), image
-
-    def _ask(self, refs: Sequence[ImageRef], loaded: Sequence[tuple[Content, LoadedImage] | Exception]) -> Made:
-        packer = Packer(self.classifier, self.plan)
+    def _ask(
+        self, refs: Sequence[ImageRef], loaded: Sequence[tuple[Content, LoadedImage] | Exception], plan: Plan
+    ) -> Made:
+        packer = Packer(self.classifier, plan, self.on_rows)
         made = Made()
         asked: list[tuple[Content, Tensor]] = []
         for ref, found in zip(refs, loaded, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -95,15 +96,30 @@ def in_classes_of(
         if pairs is None:
             _check(reference, other, to)
     lacking = frozenset(range(count)) - frozenset(to.tolist())
-    made = copy.copy(other)
-    made.found_layers = {}
-    made.classes = reference.classes
-    if len(to) != count or (to != np.arange(count)).any():
-        made.module = Relabelled(other.module, to, count).to(other.device)
-        made.classes = (*reference.class_names, OTHER) if (to < 0).any() else reference.class_names
-        made.layer = None if other.layer is None else f"inner.{other.layer}"
-        made._num_classes = None
-    return made, lacking
+    return _Alike(tuple(to.tolist()), count, reference.classes, reference.class_names)(other), lacking
+
+
+@dataclass(frozen=True)
+class _Alike:
+    """Brings a model to the classes of another, ``to`` which its own are matched; where it is loaded again, too."""
+
+    to: tuple[int, ...]
+    count: int
+    classes: tuple[str, ...] | None
+    class_names: tuple[str, ...]
+
+    def __call__(self, other: Classifier) -> Classifier:
+        made = copy.copy(other)
+        made.origin = None if other.origin is None else replace(other.origin, then=self)
+        made.found_layers = {}
+        made.classes = self.classes
+        if self.to != tuple(range(self.count)):
+            to = np.array(self.to, dtype=np.int64)
+            made.module = Relabelled(other.module, to, self.count).to(other.device)
+            made.classes = (*self.class_names, OTHER) if (to < 0).any() else self.class_names
+            made.layer = None if other.layer is None else f"inner.{other.layer}"
+            made._num_classes = None
+        return made
 
 
 def _check(reference: Classifier, other: Classifier, to: Sequence[int] | npt.NDArray[np.int64]) -> None:

@@ -21,6 +21,7 @@ from salience.comparison.strata import ALL, QUADRANTS, mcnemar, quadrants
 from salience.data.preprocessing import Preprocessing
 from salience.errors import RunError, nearest
 from salience.store.packed import LabelMaps
+from salience.store.place import Place
 from salience.store.reader import StoredMaps
 from salience.store.run import Run, open_run
 
@@ -309,7 +310,7 @@ class Comparison:
 
     # ------------------------------------------------------------------ elsewhere
 
-    def report(self, path: str | Path | None = None) -> Path:
+    def report(self, path: str | Path | None = None) -> Place:
         """Write the page: into the run, or everything in one file at ``path``.
 
         Raises
@@ -317,7 +318,7 @@ class Comparison:
         RunError
             When it cannot be written.
         """
-        page: Path = import_module("salience.report").write_comparison(self, path)
+        page: Place = import_module("salience.report").write_comparison(self, path)
         return page
 
     def to_pandas(self) -> Any:
@@ -468,7 +469,7 @@ def read_preprocessing(entry: Mapping[str, Any]) -> Preprocessing:
     )
 
 
-def read_comparison(run: Run | str | Path, notes: Sequence[str] = ()) -> Comparison:
+def read_comparison(run: Run | str | Place, notes: Sequence[str] = ()) -> Comparison:
     """Return the comparison that a run holds.
 
     Raises

@@ -6,22 +6,22 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from salience.comparison.descriptors import describe
-from salience.comparison.embedding import embed
-from salience.comparison.encoders import COLOR, Encoder
+from salience.comparison.describing import Describer, describe_work, load_bytes, told
+from salience.comparison.encoders import COLOR, Encoder, ModelEncoder
 from salience.comparison.segments import Partition
 from salience.comparison.stage import SEGMENTS, Made, Units, identify, lacking, opened, workers
 from salience.data.arrays import ArraySource
-from salience.data.base import ImageRef, ImageSource, RawImage
-from salience.data.decode import decode
+from salience.data.base import ImageRef, ImageSource
 from salience.data.preprocessing import Preprocessing
+from salience.engine.crew import Crew
 from salience.engine.events import Listener
-from salience.errors import ImagesError, SalienceError
+from salience.engine.hiring import Staff, carry_out, workers_can_load
+from salience.errors import ImagesError
 from salience.models.classifier import Classifier
 from salience.store.packed import LabelMaps, pack
 from salience.store.unit import Content
@@ -35,8 +35,6 @@ put colours between those of small images, and so a ring of segments around ever
 _UNIT = 64
 _VERSION = 1
 
-Pixels = npt.NDArray[np.uint8]
-
 
 @dataclass
 class Segmenter:
@@ -46,6 +44,8 @@ class Segmenter:
     ----------
     blame
         The model whose name failures bear: tables of failures are by model.
+    crew
+        Who embeds, where that is not this process and the encoder is a model that others can load.
     """
 
     source: ImageSource
@@ -54,6 +54,7 @@ class Segmenter:
     blame: str
     listen: Listener
     unit_images: int | None = None
+    crew: Crew | Staff | None = None
     frame: Preprocessing = field(default_factory=lambda: VIEW)
 
     def __post_init__(self) -> None:
@@ -122,7 +123,7 @@ class Segmenter:
                         made.images.append(found[0])
                         made.add("partitions", found[1])
                     elif strict:
-                        made.fail(ref.image_id, self.blame, self.partition_recipe, _told(ref, found))
+                        made.fail(ref.image_id, self.blame, self.partition_recipe, told(ref, found))
                 return made
 
             self._units(writer, self.partition_recipe, "partition").run(
@@ -136,25 +137,23 @@ class Segmenter:
         left = [r for r in lacking(run, self.source, self.embedding_recipe) if r.image_id in labels]
         if not left:
             return
+        describer_of = partial(
+            Describer,
+            source=self.source,
+            labels=labels,
+            frame=self.frame,
+            recipe=self.embedding_recipe,
+            blame=self.blame,
+        )
+        encoder = self.encoder
+        if self.crew is not None and isinstance(encoder, ModelEncoder) and workers_can_load(encoder.classifier):
+            work = describe_work(encoder, describer_of, run, left, self.unit_images or _UNIT)
+            carry_out(work, writer, self.crew, self.listen)
+            return
         with _threads() as threads:
-
-            def compute(refs: Sequence[ImageRef]) -> Made:
-                made, pixels = Made(), []
-                for ref, found in zip(refs, threads.map(self._look, refs), strict=True):
-                    if isinstance(found, Exception):
-                        made.fail(ref.image_id, self.blame, self.embedding_recipe, _told(ref, found))
-                    else:
-                        made.images.append(found[0])
-                        pixels.append(found[1])
-                ids = [content.image_id for content in made.images]
-                values = self._embed(pixels, [labels.read(i) for i in ids], threads)
-                for image_id, rows in zip(ids, values, strict=True):
-                    made.add("embeddings", self._row(image_id, rows))
-                return made
-
-            self._units(writer, self.embedding_recipe, "describe").run(
-                left, len(self.source) - len(left), compute, stopped
-            )
+            compute = partial(describer_of(encoder).compute, threads=threads)
+            units = self._units(writer, self.embedding_recipe, "describe")
+            units.run(left, len(self.source) - len(left), compute, stopped)
 
     def _units(self, writer: RunWriter, recipe: str, verb: str) -> Units:
         return Units(writer, self.listen, SEGMENTS, verb, recipe, self.unit_images or _UNIT)
@@ -180,31 +179,6 @@ class Segmenter:
         }
         return content, row
 
-    def _look(self, ref: ImageRef) -> tuple[Content, Pixels] | Exception:
-        view = self.frame if self.encoder is None else replace(self.frame, size=self.encoder.size)
-        try:
-            return load_bytes(self.source, ref, view)
-        except Exception as error:
-            return error
-
-    def _embed(
-        self, pixels: Sequence[Pixels], labels: Sequence[npt.NDArray[np.int32]], threads: ThreadPoolExecutor
-    ) -> list[npt.NDArray[np.float32]]:
-        if self.encoder is None:
-            return list(threads.map(describe, pixels, labels))
-        if not pixels:
-            return []
-        return embed(self.encoder, np.stack(pixels), labels)
-
-    def _row(self, image_id: str, values: npt.NDArray[np.float32]) -> dict[str, Any]:
-        return {
-            "recipe": self.embedding_recipe,
-            "image_id": image_id,
-            "segments": values.shape[0],
-            "dimensions": values.shape[1],
-            "values": pack(values.astype(np.float16)),
-        }
-
 
 @contextmanager
 def _threads() -> Iterator[ThreadPoolExecutor]:
@@ -226,26 +200,3 @@ def taken_whole(source: ImageSource) -> bool:
     if len(kinds) > 1:
         raise ImagesError("Some images are floats, others are not: give all as floats, or all as 8 bits.")
     return kinds == {True}
-
-
-def load_bytes(source: ImageSource, ref: ImageRef, view: Preprocessing) -> tuple[Content, Pixels]:
-    """Return what an image is now, and its pixels as 8 bits in a view; floats, which no model resizes, too.
-
-    Raises
-    ------
-    ImagesError
-        When it cannot be read or decoded.
-    """
-    size, changed = source.stamp(ref)
-    raw = source.read(ref)
-    if isinstance(raw.data, np.ndarray) and raw.data.dtype == np.float32:
-        raw = RawImage(np.round(raw.data * 255).astype(np.uint8), raw.content_hash, raw.where)
-    image = decode(raw, view)
-    pixels = np.ascontiguousarray(image.pixels, dtype=np.uint8)
-    return Content(ref.image_id, image.content_hash, size, changed, image.width, image.height), pixels
-
-
-def _told(ref: ImageRef, error: Exception) -> str:
-    if isinstance(error, SalienceError):
-        return str(error)
-    return f"{ref.image_id} cannot be partitioned: {type(error).__name__}: {error}"

@@ -16,7 +16,6 @@ from typing import Any
 from salience.comparison.result import STAGE
 from salience.data.base import ImageRef, ImageSource
 from salience.engine.events import Committed, Failed, Finished, Listener, Progress, Started
-from salience.models.account import Account
 from salience.store.maps import Failure
 from salience.store.run import Run, open_run
 from salience.store.unit import Content, FailureRow, StageUnit
@@ -71,21 +70,14 @@ class Made:
         """Add a failure of an image under a recipe."""
         self.failures.append(FailureRow(Failure(image_id, "map", message, model), recipe, content_hash))
 
-
-@dataclass(frozen=True)
-class Runs:
-    """How a model is run, for those who listen; nothing, where none is."""
-
-    batch: int = 1
-    memory_format: str = "contiguous"
-    threads: int = 1
-    device: str = "cpu"
-    calls_per_image: int = 0
+    def unit(self, who: str, recipe: str, seconds: float) -> StageUnit:
+        """Return the unit that finishes a recipe for these images."""
+        return StageUnit(STAGE, who, (recipe,), self.images, self.tables, self.failures, seconds)
 
 
 @dataclass
 class Units:
-    """Cuts images into units, has each computed and commits it.
+    """Cuts images into units, computes each in the threads of this process and commits it: work that needs no model.
 
     Parameters
     ----------
@@ -103,8 +95,6 @@ class Units:
     verb: str
     recipe: str
     size: int
-    runs: Runs = field(default_factory=Runs)
-    account: Account | None = None
 
     def run(
         self,
@@ -115,46 +105,33 @@ class Units:
     ) -> int:
         """Compute and commit the images' units in order, until ``stopped``; return the number of failures."""
         begin = time.perf_counter()
-        r = self.runs
-        head = (r.batch, r.memory_format, r.threads, r.device, r.calls_per_image, self.verb)
-        self.listen(Started(self.who, len(refs), reused, *head))
-        done = failures = forward = 0
+        self.listen(Started(self.who, len(refs), reused, 1, "contiguous", 1, "cpu", 0, self.verb))
+        done = failures = 0
         for at in range(0, len(refs), self.size):
             if stopped():
                 return failures
             some = refs[at : at + self.size]
-            name = self._name(some)
-            if self.account is not None:
-                self.account.begin(name)
             start = time.perf_counter()
             made = compute(some)
             for row in made.failures:
                 f = row.failure
                 self.listen(Failed(self.who, f.image_id, f.method, f.kind, f.message))
-            seconds = time.perf_counter() - start
-            self.writer.commit_stage(
-                StageUnit(STAGE, self.who, (self.recipe,), made.images, made.tables, made.failures, seconds)
-            )
-            if self.account is not None:
-                self.account.committed(name)
-            done, failures, forward = done + len(some), failures + len(made.failures), forward + made.forward
+            self.writer.commit_stage(made.unit(self.who, self.recipe, time.perf_counter() - start))
+            done, failures = done + len(some), failures + len(made.failures)
             self.listen(Committed(self.who, len(made.images)))
             elapsed = time.perf_counter() - begin
             left = elapsed * (len(refs) - done) / done
             self.listen(Progress(self.who, done, len(refs), done / len(refs), done / elapsed, left))
-        if self.account is not None:
-            self.account.finish(STAGE)
         seconds = time.perf_counter() - begin
         rate = done / max(1e-9, seconds)
-        self.listen(
-            Finished(self.who, done, reused, failures, round(seconds, 3), round(rate, 3), forward, 0, self.verb)
-        )
+        self.listen(Finished(self.who, done, reused, failures, round(seconds, 3), round(rate, 3), 0, 0, self.verb))
         return failures
 
-    def _name(self, refs: Sequence[ImageRef]) -> str:
-        """Name a unit by what is in it: begun again after a kill, it finds the answers that were paid for."""
-        what = (self.recipe, [ref.image_id for ref in refs])
-        return f"{STAGE}.{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}"
+
+def unit_name(recipe: str, image_ids: Sequence[str]) -> str:
+    """Name a unit by what is in it: begun again after a kill, it finds the answers that were paid for."""
+    what = (recipe, list(image_ids))
+    return f"{STAGE}.{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}"
 
 
 def unreadable(folder: Run) -> set[str]:

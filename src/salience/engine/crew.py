@@ -54,7 +54,7 @@ class Crew:
 
 @dataclass(frozen=True)
 class Task:
-    """A work unit: its number, the places of its images in the source, the methods that they lack."""
+    """A work unit: its number, the places of its images in the source, and what they lack, as the work numbers it."""
 
     number: int
     images: tuple[int, ...]
@@ -86,7 +86,7 @@ class Died:
 
 
 class Pool(ABC):
-    """Workers that each do one task at a time."""
+    """Whoever does one task at a time: workers, or this process."""
 
     @abstractmethod
     def idle(self) -> int:
@@ -106,31 +106,24 @@ class Pool(ABC):
             What a worker raised: the model or the disk failed.
         """
 
-    @abstractmethod
-    def close(self) -> None:
-        """End the workers."""
-
-
-Numbers = Callable[[int], int]
-
 
 def distribute(
     tasks: Sequence[Task],
     pool: Pool,
-    reserve: Numbers,
+    reserve: Callable[[Task], int],
     done: Callable[[Done], None],
-    lost: Callable[[int, str], None],
+    lost: Callable[[Task, str], None],
 ) -> None:
     """Have a pool do all tasks.
 
     Parameters
     ----------
     reserve
-        Sets numbers aside for units that come of taking one apart, and returns the first.
+        Sets numbers aside for the images of a unit that is taken apart, and returns the first.
     done
         Is told of every unit that was written.
     lost
-        Is told of every image (its place in the source) that no worker survived, and how they died.
+        Is told of every image that no worker survived, as a task of it alone, and how they died.
     """
     waiting: deque[tuple[Task, int]] = deque((task, 0) for task in tasks)
     tried: dict[int, int] = {}
@@ -149,8 +142,8 @@ def distribute(
             if deaths < TRIES:
                 waiting.append((task, deaths))
             elif len(task.images) > 1:
-                first = reserve(len(task.images))
+                first = reserve(task)
                 single = (Task(first + i, (image,), task.members) for i, image in enumerate(task.images))
                 waiting.extend((one, 0) for one in single)
             else:
-                lost(task.images[0], outcome.how)
+                lost(task, outcome.how)

@@ -42,7 +42,7 @@ class ModelCalls:
         """Return the logits (R, C) of inputs (R, 3, H, W), R at most :attr:`batch`; no gradients."""
         self.calls.count(forward=len(inputs))
         with torch.no_grad():
-            return call_model(self.classifier, self._full(inputs))[: len(inputs)]
+            return call_model(self.classifier, self._full(inputs), self.plan)[: len(inputs)]
 
     def pull_back(self, inputs: Tensor, cotangent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Return the logits (R, C), and the gradient (R, 3, H, W) by the inputs of what ``cotangent`` differentiates.
@@ -54,7 +54,7 @@ class ModelCalls:
         leaf = self._full(inputs.detach()).requires_grad_()
         self.calls.count(forward=rows)
         with torch.enable_grad():
-            whole = call_model(self.classifier, leaf)
+            whole = call_model(self.classifier, leaf, self.plan)
         logits = whole.detach()[:rows]
         vector = torch.zeros_like(whole)
         vector[:rows] = cotangent(logits)

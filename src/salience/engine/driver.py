@@ -1,137 +1,160 @@
-"""One model over a source of images, by several workers: who gives out the units and hears what became of them."""
+"""One model's work on the images of a source: who gives out the units and hears what became of them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from salience.data.base import ImageRef
 from salience.engine.crew import Done, Pool, Task, distribute
-from salience.engine.events import Committed, Failed, Finished, Listener, Progress, Started, ignore
+from salience.engine.events import Committed, Failed, Finished, Listener, PlanChanged, Progress, Started, ignore
 from salience.engine.passes import Calls
-from salience.engine.runner import Runner, Summary
-from salience.store.maps import Failure
-from salience.store.unit import FailureRow, UnitResult
+from salience.engine.runner import Summary
+from salience.engine.work import Computed, Work, put
+from salience.store.unit import FailureRow
 from salience.store.writer import RunWriter
+
+_TELL_EVERY_S = 0.1
 
 
 @dataclass
 class Driver:
-    """Has the images that lack something explained by a pool of workers.
+    """Has the units of some work computed by a pool, and tells of it.
 
     Parameters
     ----------
-    runner
-        The job; its own model only tells what is to be done.
     writer
         The run, which gives out the numbers of units.
-    start
-        Starts the pool.
     workers
-        How many workers it has, to be told.
+        How many workers there are, to be told.
     """
 
-    runner: Runner
+    work: Work
     writer: RunWriter
-    start: Callable[[], Pool]
-    workers: int
+    workers: int = 1
     listen: Listener = ignore
 
-    def run(self) -> Summary:
-        """Compute what is missing.
+    def __post_init__(self) -> None:
+        work = self.work
+        self._begin = time.perf_counter()
+        self._refs: dict[int, ImageRef] = {ref.index: ref for ref in work.source.refs}
+        self._images = sum(len(part.images) for part in work.parts)
+        self._rows = sum(len(part.images) * part.rows for part in work.parts)
+        self._rows_of: dict[int, int] = {}
+        """Rows that an image needs, by the number of its unit."""
+        self._sizes: dict[int, int] = {}
+        self._settled = self._spent = self._inside = 0
+        self._told = 0.0
+        self.summary = Summary(plan=work.plan, reused=work.reused)
+
+    def number(self) -> list[Task]:
+        """Tell that the work begins, and number its units."""
+        parts = self.work.parts
+        first = self.writer.reserve(len(parts))
+        tasks = [Task(first + i, part.images, part.members) for i, part in enumerate(parts)]
+        self._sizes = {task.number: len(task.images) for task in tasks}
+        self._rows_of = {task.number: part.rows for task, part in zip(tasks, parts, strict=True)}
+        self._started()
+        return tasks
+
+    def run(self, tasks: Sequence[Task], pool: Pool) -> None:
+        """Have a pool compute all units.
 
         Raises
         ------
         SalienceError
             When a worker cannot load the model, or the model or the disk fails; everything committed before is safe.
         """
-        runner, self._begin = self.runner, time.perf_counter()
-        work = runner.missing(self.writer.known())
-        size = runner.unit_images
-        units = [
-            (tuple(ref.index for ref in refs[at : at + size]), members)
-            for refs, members in work
-            for at in range(0, len(refs), size)
-        ]
-        self._images = sum(len(refs) for refs, _ in work)
-        self._summary = Summary(plan=runner.plan, reused=len(runner.source.refs) - self._images)
-        self._settled = 0
-        first = self.writer.reserve(len(units))
-        tasks = [Task(first + i, images, members) for i, (images, members) in enumerate(units)]
-        self._sizes = {task.number: len(task.images) for task in tasks}
-        self._started(work[0][1] if work else ())
-        if tasks:
-            pool = self.start()
-            try:
-                distribute(tasks, pool, self._reserve, self._done, self._lost)
-            finally:
-                pool.close()
-        s = self._summary
+        distribute(tasks, pool, self._reserve, self._done, self._lost)
+
+    def finish(self) -> Summary:
+        """Tell that the work is done, and return what it came to."""
+        s, work = self.summary, self.work
         s.seconds = time.perf_counter() - self._begin
         rate = round(s.computed / max(1e-9, s.seconds), 3)
-        name = runner.classifier.name
-        self.listen(
-            Finished(
-                name, s.computed, s.reused, s.failures, round(s.seconds, 3), rate, s.calls.forward, s.calls.backward
-            )
-        )
+        calls = (s.calls.forward, s.calls.backward)
+        name, seconds = work.who, round(s.seconds, 3)
+        self.listen(Finished(name, s.computed, s.reused, s.failures, seconds, rate, *calls, work.verb))
         return s
 
-    def _started(self, members: tuple[int, ...]) -> None:
-        runner, plan = self.runner, self.runner.plan
-        calls = runner.calls_per_image(members) if members else Calls()
-        self.listen(
-            Started(
-                runner.classifier.name,
-                self._images,
-                self._summary.reused,
-                plan.batch,
-                plan.memory_format,
-                plan.threads,
-                str(runner.classifier.device),
-                calls.forward + calls.backward,
-                workers=self.workers,
-            )
-        )
+    def on_rows(self, rows: int) -> None:
+        """Hear of rows that the model was given in the unit that this process computes."""
+        self._inside += rows
+        now = time.perf_counter()
+        if now - self._told >= _TELL_EVERY_S:  # passes of a small model come by the thousand
+            self._told = now
+            self._tell()
 
-    def _reserve(self, count: int) -> int:
+    # ------------------------------------------------------------------ what is heard
+
+    def _reserve(self, task: Task) -> int:
         """Set numbers aside for the images of a unit that is taken apart."""
-        first = self.writer.reserve(count)
-        self._sizes.update({first + i: 1 for i in range(count)})
+        first = self.writer.reserve(len(task.images))
+        numbers = range(first, first + len(task.images))
+        self._sizes.update(dict.fromkeys(numbers, 1))
+        self._rows_of.update(dict.fromkeys(numbers, self._rows_of[task.number]))
         return first
 
     def _done(self, done: Done) -> None:
         self.writer.take(done.number, done.grids)
-        s = self._summary
+        s, work = self.summary, self.work
         s.computed += done.computed
-        s.failures += len(done.failures)
         s.calls += Calls(done.forward, done.backward)
         if s.plan is not None and done.batch < s.plan.batch:  # there was no memory for more
             s.plan = replace(s.plan, batch=done.batch)
-        self._tell_failures(done.failures)
-        self.listen(Committed(self.runner.classifier.name, done.computed))
-        self._tell(self._sizes[done.number])
+            work.halved(s.plan)
+            self.listen(PlanChanged(work.who, done.batch))
+        self._settle(done.number, done.failures)
+        self.listen(Committed(work.who, done.computed))
+        self._tell()
 
-    def _lost(self, image: int, how: str) -> None:
+    def _lost(self, task: Task, how: str) -> None:
         """Make a failure of an image that no worker survived."""
-        runner, name = self.runner, self.runner.classifier.name
-        ref = next(r for r in runner.source.refs if r.index == image)
+        (image,) = task.images
+        work, plan = self.work, self.work.plan
         message = f"The worker did not survive this image, alone and on a second try: {how}."
-        row = FailureRow(Failure(ref.image_id, "crash", message, name), None, runner.image_key(ref, None))
-        self.writer.commit(UnitResult(name, failures=[row]))
-        self._summary.failures += 1
-        self._tell_failures((row,))
-        self._tell(1)
+        unit = work.lost(self._refs[image], task.members, message)
+        put(self.writer, task.number, Computed(unit, Calls(), plan))
+        self._settle(task.number, tuple(unit.failures))
+        self._tell()
 
-    def _tell_failures(self, rows: tuple[FailureRow, ...]) -> None:
-        for row in rows:
+    def _settle(self, number: int, failures: tuple[FailureRow, ...]) -> None:
+        """Count a unit that is written, and tell of what failed in it."""
+        size = self._sizes[number]
+        self._settled += size
+        self._spent += size * self._rows_of[number]
+        self._inside = 0
+        self.summary.failures += len(failures)
+        for row in failures:
             f = row.failure
             self.listen(Failed(f.model, f.image_id, f.method, f.kind, f.message))
 
-    def _tell(self, settled: int) -> None:
-        self._settled += settled
+    # ------------------------------------------------------------------ what is told
+
+    def _started(self) -> None:
+        work, plan = self.work, self.work.plan
+        most = max((part.rows for part in work.parts), default=0)
+        self.listen(
+            Started(
+                work.who,
+                self._images,
+                work.reused,
+                plan.batch,
+                plan.memory_format,
+                plan.threads,
+                str(work.classifier.device),
+                most,
+                work.verb,
+                self.workers,
+            )
+        )
+
+    def _tell(self) -> None:
         elapsed = time.perf_counter() - self._begin
-        share = min(1.0, self._settled / self._images) if self._images else 1.0
+        share = 1.0
+        if self._settled < self._images:
+            share = min(1.0, (self._spent + self._inside) / max(1, self._rows))
         eta = elapsed * (1 - share) / share if share > 0 else float("inf")
         rate = self._settled / max(1e-9, elapsed)
-        self.listen(Progress(self.runner.classifier.name, self._settled, self._images, share, rate, eta))
+        self.listen(Progress(self.work.who, self._settled, self._images, share, rate, eta))

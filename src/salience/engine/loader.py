@@ -9,7 +9,9 @@ from typing import Any
 
 from salience.data.base import ImageRef, ImageSource
 from salience.data.decode import LoadedImage, load
+from salience.data.preprocessing import Preprocessing
 from salience.errors import ImagesError
+from salience.store.unit import Content
 
 Stream = Iterator[tuple[ImageRef, LoadedImage | ImagesError]]
 Decode = Callable[[Sequence[ImageRef], int], Stream]
@@ -77,3 +79,15 @@ class Loader:
             tasks = [self._pool.submit(self._load_some, some[k : k + together]) for k in range(0, len(some), together)]
             for task in tasks:
                 yield from task.result()
+
+
+def load_now(
+    source: ImageSource, ref: ImageRef, preprocessing: Preprocessing
+) -> tuple[Content, LoadedImage] | Exception:
+    """Return what an image is now, with its pixels as a model takes them; or why it cannot be read."""
+    try:
+        size, changed = source.stamp(ref)  # before reading: an image that changes meanwhile is then noticed next time
+        image = load(source, ref, preprocessing)
+    except Exception as error:  # a decoder's own surprise belongs to its image, not to the run
+        return error
+    return Content(ref.image_id, image.content_hash, size, changed, image.width, image.height), image

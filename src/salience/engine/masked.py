@@ -98,7 +98,7 @@ class Packer:
         self._filled, self._waiting = 0, []
         self._inputs[filled:] = self._inputs[filled - 1]
         with torch.no_grad():
-            logits = call_model(self.classifier, self._inputs)
+            logits = call_model(self.classifier, self._inputs, self.plan)
         self.calls.forward += filled
         at = 0
         for take, size, rows in waiting:

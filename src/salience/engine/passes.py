@@ -11,6 +11,7 @@ from torch import Tensor
 
 from salience.engine.method import Activation, Contrast, Gradient, Rivals, Want
 from salience.engine.plan import Plan
+from salience.engine.precision import casting, single
 from salience.engine.random import choose, row_key
 from salience.engine.scalars import Output, cotangent, one_hot
 from salience.errors import ModelError, SalienceError
@@ -98,7 +99,7 @@ class Look:
             results = self._product(own, of, last and not products)
             for want, result in zip(activations, results, strict=False):
                 layer = self.layers[want][0]
-                found[want] = (layer.maps(self._captured(want).detach()), layer.maps(result))
+                found[want] = (single(layer.maps(self._captured(want).detach())), single(layer.maps(result)))
             if need_pixels and not every:
                 gradient = results[-1].contiguous()
         for contrast in contrasts:
@@ -256,10 +257,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def call_model(classifier: Classifier, inputs: Tensor) -> Tensor:
-    """Call the model; what it raises becomes a message that names it."""
+def call_model(classifier: Classifier, inputs: Tensor, plan: Plan) -> Tensor:
+    """Return the logits (N, C) of inputs (N, 3, H, W) in the plan's precision; errors become messages that name it.
+
+    Logits are in single precision whatever the model computed in.
+    """
     try:
-        return classifier.logits(inputs)
+        with casting(classifier, plan.precision):
+            return single(classifier.logits(inputs))
     except SalienceError:
         raise
     except Exception as error:
@@ -284,7 +289,7 @@ def forward(classifier: Classifier, inputs: Tensor, plan: Plan) -> Tensor:
         for at in range(0, len(inputs), plan.batch):
             rows = inputs[at : at + plan.batch]
             full = pad(rows, plan.batch).contiguous(memory_format=plan.torch_format)
-            parts.append(call_model(classifier, full)[: len(rows)])
+            parts.append(call_model(classifier, full, plan)[: len(rows)])
     return torch.cat(parts)
 
 
@@ -293,6 +298,7 @@ def look(
     inputs: Tensor,
     wants: Sequence[Want],
     layers: dict[Activation, Layer],
+    plan: Plan,
     *,
     output: Output,
     image_ids: Sequence[str],
@@ -310,7 +316,7 @@ def look(
             for want in dict.fromkeys(w for w in wants if isinstance(w, Activation))
         }
         with torch.set_grad_enabled(bool(wants)):
-            logits = call_model(classifier, inputs if leaf is None else leaf)
+            logits = call_model(classifier, inputs if leaf is None else leaf, plan)
     state = Look(classifier, output, inputs, logits, held, leaf, seed, rows, calls)
     for want in wants:
         if isinstance(want, Rivals):

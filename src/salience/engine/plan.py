@@ -1,13 +1,21 @@
-"""How a model is run: batch size, memory format, threads. Recorded in the run, kept on resume and on every worker."""
+"""How a model is run: batch size, memory format, threads, precision. Recorded in the run, kept on every worker."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
+from salience.errors import SettingsError
+
 MemoryFormat = Literal["contiguous", "channels_last"]
+Precision = Literal["float32", "bfloat16"]
+
+
+def by_precision(precision: Precision) -> dict[str, Precision]:
+    """Return what names a precision among all that decides a result: nothing for float32, which is usual."""
+    return {} if precision == "float32" else {"precision": precision}
 
 
 @dataclass(frozen=True)
@@ -18,6 +26,9 @@ class Plan:
     choose their order of summation by the shape. ``attention`` is ``math`` for models whose fused attention sums in an
     order that depends on a row's place in the batch. ``exact`` says whether rows were found to be independent of their
     place, byte for byte; where they are not, maps of an image agree to about 1e-6 between batches.
+
+    ``precision`` is that of model calls, see :mod:`salience.engine.precision`: the one part of a plan that changes
+    results by more than the order of sums does. It is part of every recipe, so results of two are never mixed.
     """
 
     batch: int
@@ -26,11 +37,16 @@ class Plan:
     device: str = "cpu"
     attention: Literal["fused", "math"] = "fused"
     exact: bool = True
+    precision: Precision = "float32"
 
     @property
     def torch_format(self) -> torch.memory_format:
         """The memory format as torch has it."""
         return torch.channels_last if self.memory_format == "channels_last" else torch.contiguous_format
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise SettingsError(f"The precision is {self.precision!r}; choose {' or '.join(get_args(Precision))}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

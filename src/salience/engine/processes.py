@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import multiprocessing
+import pickle
 import signal
 import traceback
 from dataclasses import dataclass, field
@@ -14,14 +15,14 @@ from typing import Any
 
 import torch
 
-from salience.engine.crew import Died, Done, Pool, Task
-from salience.engine.worker import Assignment, Worker
-from salience.errors import ModelError, SalienceError
+from salience.engine.crew import TRIES, Died, Done, Task
+from salience.engine.worker import Assignment, Team, Worker
+from salience.errors import ModelError, SalienceError, SettingsError
 
 
 @dataclass
 class _Process:
-    """A worker's process, the way to it, and what it was given."""
+    """A worker's process, the way to it, what it was given, and whether it has the model of the last assignment."""
 
     process: BaseProcess
     pipe: Connection
@@ -31,19 +32,17 @@ class _Process:
 
 
 @dataclass
-class Processes(Pool):
+class Processes(Team):
     """Spawned processes; one that dies is replaced at once.
 
-    Parameters
-    ----------
-    device
-        The device of the command: the workers of ``cuda`` take the cards in turn.
+    The workers of ``cuda`` take the cards in turn, those of the CPU share its cores.
     """
 
-    assignment: Assignment
     workers: int
-    device: str
     _running: list[_Process] = field(default_factory=list)
+    _assigned: int = 0
+    _stillborn: int = 0
+    """So many processes in turn ended before they had the model."""
 
     def __post_init__(self) -> None:
         self._context = multiprocessing.get_context("spawn")
@@ -51,14 +50,25 @@ class Processes(Pool):
 
     def _start(self, place: int) -> _Process:
         ours, theirs = self._context.Pipe()
-        device, threads = share(self.device, self.assignment.plan.threads, place, self.workers)
-        process = self._context.Process(
-            target=_work, args=(theirs, device, threads), name=f"salience-worker-{place}", daemon=True
-        )
+        process = self._context.Process(target=_work, args=(theirs,), name=f"salience-worker-{place}", daemon=True)
         process.start()
         theirs.close()
-        ours.send(self.assignment)
         return _Process(process, ours, place)
+
+    def assign(self, assignment: Assignment, device: str) -> None:
+        """Send an assignment to all processes; they load the model side by side."""
+        self._assignment, self._device, self._stillborn = assignment, device, 0
+        self._assigned += 1
+        packed = _packed(assignment)
+        for worker in self._running:
+            self._brief(worker, packed)
+
+    def _brief(self, worker: _Process, packed: bytes) -> None:
+        worker.ready = False
+        device, threads = share(self._device, self._assignment.plan.threads, worker.place, self.workers)
+        with contextlib.suppress(OSError):  # it is dead already: waiting will find out
+            worker.pipe.send((self._assigned, device, threads))
+            worker.pipe.send_bytes(packed)
 
     def idle(self) -> int:
         """Return how many processes have nothing to do; those that are still loading the model count too."""
@@ -67,11 +77,12 @@ class Processes(Pool):
     def give(self, task: Task) -> None:
         """Send a task to the first process that has none."""
         chosen = next(p for p in sorted(self._running, key=lambda p: not p.ready) if p.task is None)
-        chosen.task = task
-        try:
-            chosen.pipe.send(task)
-        except OSError:  # it is dead already: waiting will find out
-            return
+        self._hand(chosen, task)
+
+    def _hand(self, worker: _Process, task: Task) -> None:
+        worker.task = task
+        with contextlib.suppress(OSError):  # it is dead already: waiting will find out
+            worker.pipe.send(task)
 
     def wait(self) -> list[Done | Died]:
         """Wait for an answer or a death."""
@@ -88,8 +99,8 @@ class Processes(Pool):
             answer: Any = worker.pipe.recv()
         except (EOFError, OSError):
             return self._replace(worker)
-        if answer == "ready":
-            worker.ready = True
+        if isinstance(answer, int):
+            worker.ready, self._stillborn = answer == self._assigned, 0
             return []
         if isinstance(answer, BaseException):
             raise answer
@@ -97,13 +108,22 @@ class Processes(Pool):
         return [answer]
 
     def _replace(self, worker: _Process) -> list[Done | Died]:
-        """Put another process in the place of one that ended."""
+        """Put another process in the place of one that ended; one that had no model yet did not die of its task."""
         worker.process.join(10)
-        how = ended(worker.process.exitcode)
+        worker.pipe.close()
+        how, task = ended(worker.process.exitcode), worker.task
         if not worker.ready:
-            raise ModelError(f"A worker ended while it loaded the model: {how}.")
-        self._running[self._running.index(worker)] = self._start(worker.place)
-        return [] if worker.task is None else [Died(worker.task, how)]
+            self._stillborn += 1
+            if self._stillborn >= TRIES:
+                raise ModelError(f"A worker ended while it loaded the model: {how}.")
+        other = self._running[self._running.index(worker)] = self._start(worker.place)
+        self._brief(other, _packed(self._assignment))
+        if task is None:
+            return []
+        if worker.ready:
+            return [Died(task, how)]
+        self._hand(other, task)
+        return []
 
     def close(self) -> None:
         """End the processes: those that wait at once, those that work when they look up."""
@@ -114,6 +134,23 @@ class Processes(Pool):
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
+
+
+def _packed(assignment: Assignment) -> bytes:
+    """Return an assignment as bytes, tensors and all.
+
+    Raises
+    ------
+    SettingsError
+        When it holds something that cannot be sent.
+    """
+    try:
+        return pickle.dumps(assignment, protocol=pickle.HIGHEST_PROTOCOL)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise SettingsError(
+            f"What was given cannot be sent to workers: {error}. Leave the workers out, or give files and names in the "
+            "place of objects."
+        ) from error
 
 
 def share(device: str, threads: int, place: int, workers: int) -> tuple[str, int]:
@@ -138,21 +175,27 @@ def ended(code: int | None) -> str:
     return f"it was ended by {name}{reason}"
 
 
-def _work(pipe: Connection, device: str, threads: int) -> None:
+def _work(pipe: Connection) -> None:
     """Run a worker in its process, until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's to answer
     _end_with_parent()
+    worker = Worker()
     try:
-        with Worker(pipe.recv(), device, threads) as worker:
-            pipe.send("ready")
-            while True:
-                task = pipe.recv()
-                pipe.send(worker.do(task))
+        while True:
+            given = pipe.recv()
+            if isinstance(given, Task):
+                pipe.send(worker.do(given))
+            else:
+                number, device, threads = given
+                worker.begin(pickle.loads(pipe.recv_bytes()), device, threads)
+                pipe.send(number)
     except (EOFError, OSError) as error:
         if not isinstance(error, (EOFError, BrokenPipeError, ConnectionResetError)):
             pipe.send(_portable(error))
     except Exception as error:
         pipe.send(_portable(error))
+    finally:
+        worker.close()
 
 
 def _end_with_parent() -> None:

@@ -14,8 +14,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from salience.engine.crew import Crew, Died, Done, Pool, Task
-from salience.engine.worker import Assignment, Worker
+from salience.engine.crew import TRIES, Crew, Died, Done, Task
+from salience.engine.worker import Assignment, Team, Worker
 from salience.errors import ModelError, SalienceError, SettingsError
 
 LOOK_S = 1.0
@@ -27,19 +27,17 @@ READY_S = 600.0
 class _Actor:
     """A worker as an actor; its errors come back as values, so that they keep their kind."""
 
-    def __init__(self, assignment: Assignment, device: str, threads: int) -> None:
-        self._given = (assignment, device, threads)
-        self._worker: Worker | None = None
+    def __init__(self) -> None:
+        self._worker = Worker()
 
-    def ready(self) -> SalienceError | None:
+    def begin(self, assignment: Assignment, device: str, threads: int) -> SalienceError | None:
         try:
-            self._worker = Worker(*self._given).__enter__()
+            self._worker.begin(assignment, device, threads)
         except SalienceError as error:
             return error
         return None
 
     def do(self, task: Task) -> Done | SalienceError:
-        assert self._worker is not None
         try:
             return self._worker.do(task)
         except SalienceError as error:
@@ -57,7 +55,7 @@ class _Member:
 
 
 @dataclass
-class Actors(Pool):
+class Actors(Team):
     """Ray actors, up to as many as the crew has workers.
 
     Raises
@@ -66,28 +64,42 @@ class Actors(Pool):
         When Ray is not installed, or there is no such cluster.
     """
 
-    assignment: Assignment
     crew: Crew
-    device: str
     _members: list[_Member] = field(default_factory=list)
+    _cores: int = 0
     _begun: bool = False
+    _stillborn: int = 0
+    """So many actors in turn ended before they had the model, and not with their node."""
 
     def __post_init__(self) -> None:
         self._ray = _connect(self.crew)
-        threads = self.assignment.plan.threads
-        self._cores = max(1, threads // self.crew.workers) if self.crew.address == "local" else max(1, threads)
-        self._shared = self._ray.put(self.assignment)
         self._remote = self._ray.remote(_Actor)
-        self._since = time.monotonic()
+
+    def assign(self, assignment: Assignment, device: str) -> None:
+        """Have all actors get ready for an assignment; those that wait for room are asked for anew."""
+        threads = assignment.plan.threads
+        cores = max(1, threads // self.crew.workers) if self.crew.address == "local" else max(1, threads)
+        kept = [m for m in self._members if m.ready and cores == self._cores]
+        for member in self._members:
+            if member not in kept:
+                self._ray.kill(member.actor)
+        self._members, self._cores = kept, cores
+        self._device = "cuda" if self.crew.gpus else device
+        self._shared = self._ray.put(assignment)
+        self._since, self._begun, self._stillborn = time.monotonic(), False, 0
+        for member in kept:
+            member.ready, member.under_way = False, self._brief(member.actor)
         self._fill()
+
+    def _brief(self, actor: Any) -> Any:
+        return actor.begin.remote(self._shared, self._device, self._cores)
 
     def _fill(self) -> None:
         """Ask for as many actors as are missing; those that have no room yet wait for it."""
         while len(self._members) < self.crew.workers:
             options = {"num_cpus": self._cores, "num_gpus": self.crew.gpus, "max_restarts": 0}
-            device = "cuda" if self.crew.gpus else self.device
-            actor = self._remote.options(**options).remote(self._shared, device, self._cores)
-            self._members.append(_Member(actor, actor.ready.remote()))
+            actor = self._remote.options(**options).remote()
+            self._members.append(_Member(actor, self._brief(actor)))
 
     def idle(self) -> int:
         """Return how many actors have the model and nothing to do."""
@@ -122,15 +134,17 @@ class Actors(Pool):
         except self._ray.exceptions.RayActorError as error:
             self._members.remove(member)
             how = str(error).strip().splitlines()[0]
-            if task is None and not self._begun and loading and "node" not in how.lower():
-                raise ModelError(f"A worker ended while it loaded the model: {how}") from None
+            if loading and "node" not in how.lower():
+                self._stillborn += 1
+                if self._stillborn >= TRIES:
+                    raise ModelError(f"A worker ended while it loaded the model: {how}") from None
             return [] if task is None else [Died(task, how)]
         except self._ray.exceptions.RayTaskError as error:
             raise RuntimeError(str(error)) from None
         if isinstance(said, SalienceError):
             raise said
         if loading:
-            member.ready = self._begun = True
+            member.ready, self._begun, self._stillborn = True, True, 0
             return []
         assert isinstance(said, Done)
         return [said]

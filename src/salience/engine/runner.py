@@ -21,15 +21,17 @@ from salience.data.decode import LoadedImage
 from salience.engine.committer import Committer
 from salience.engine.events import Failed, Finished, Listener, PlanChanged, Progress, Started, ignore
 from salience.engine.fills import DRAWN
+from salience.engine.landing import Flight, Landed
 from salience.engine.loader import Decode, Loader, Stream
 from salience.engine.method import Labelled, Method, PointMethod, Rivals
 from salience.engine.passes import Calls, rival_count
-from salience.engine.plan import Plan
+from salience.engine.plan import Plan, Precision, by_precision
 from salience.engine.pool import Pool
 from salience.engine.queries import QueryMethod
 from salience.engine.scalars import Output
-from salience.engine.sweep import Batch, BatchResult, OutOfMemory, Sweep
+from salience.engine.sweep import Batch, OutOfMemory, Sweep
 from salience.engine.targets import Target
+from salience.engine.transfer import upload
 from salience.engine.tune import running
 from salience.errors import ImagesError
 from salience.models.classifier import Classifier
@@ -75,9 +77,16 @@ class Summary:
 
 
 def make_recipes(
-    classifier: Classifier, request: Request, map_dtype: str, layers: dict[str, str | None]
+    classifier: Classifier,
+    request: Request,
+    map_dtype: str,
+    layers: dict[str, str | None],
+    precision: Precision = "float32",
 ) -> list[Recipe]:
-    """Return the recipe of every method: all that decides its maps but for the image."""
+    """Return the recipe of every method: all that decides its maps but for the image.
+
+    ``precision`` is named where it is not float32, so that recipes of earlier versions stay what they are.
+    """
     weights = classifier.fingerprint()
     recipes = []
     for item in request.methods:
@@ -92,6 +101,7 @@ def make_recipes(
             "output": request.output or item.method.output,
             "seed": request.seed if traits.stochastic or _draws(item.method, classifier.num_classes) else None,
             "map_dtype": map_dtype,
+            **by_precision(precision),
         }
         if item.method.needs_pool and request.pool is not None:
             decides["pool"] = request.pool.hash
@@ -327,6 +337,7 @@ class Runner:
         begin = time.perf_counter()
         unit = UnitResult(self.classifier.name, maps={self.recipes[i].id: MapRows() for i in members})
         ready: list[tuple[ImageRef, LoadedImage]] = []
+        flying: list[Flight] = []
         for position in range(len(refs)):
             ref, loaded = next(stream)
             if isinstance(loaded, ImagesError):
@@ -343,8 +354,10 @@ class Runner:
             else:
                 ready.append((ref, loaded))
             if len(ready) == sweep.plan.batch or (position == len(refs) - 1 and ready):
-                self._explain(unit, ready, members, sweep)
-                ready = []
+                begun = self._explain(unit, ready, members, sweep)
+                self._land(unit, members, flying)  # while the device works on what has begun
+                ready, flying = [], begun
+        self._land(unit, members, flying)
         unit.seconds = time.perf_counter() - begin
         summary.computed += len(unit.images)
         summary.failures += len(unit.failures)
@@ -353,7 +366,8 @@ class Runner:
 
     def _explain(
         self, unit: UnitResult, ready: list[tuple[ImageRef, LoadedImage]], members: tuple[int, ...], sweep: Sweep
-    ) -> None:
+    ) -> list[Flight]:
+        """Have a batch explained, and return what is then under way to the host."""
         pixels = to_pixels([image.pixels for _, image in ready], self.classifier)
         batch = Batch(
             tuple(ref.image_id for ref, _ in ready),
@@ -365,19 +379,26 @@ class Runner:
             result = sweep.run(batch)
         except OutOfMemory as error:
             if len(ready) > 1:  # find out which of them it was
-                for single in ready:
-                    self._explain(unit, [single], members, sweep)
-                return
+                return [flight for single in ready for flight in self._explain(unit, [single], members, sweep)]
             ((ref, image),) = ready
             self._stamps.pop(ref.index, None)
             message = f"There is no memory for a batch of one image: {error}"
             self._fail(unit, ref.image_id, "memory", message, self.image_key(ref, image.content_hash))
-            return
+            return []
         finally:
             if sweep.plan != planned:
                 self.listen(PlanChanged(self.classifier.name, sweep.plan.batch))
-        host = _Host(result)
-        usable = np.isfinite(host.logits).all(axis=1)
+        return [Flight(ready, result, [self._pack(m.values) for m in result.maps])]
+
+    def _land(self, unit: UnitResult, members: tuple[int, ...], flights: Sequence[Flight]) -> None:
+        """Put what arrives into the unit's rows."""
+        for flight in flights:
+            self._take(unit, members, flight.ready, flight.land())
+
+    def _take(
+        self, unit: UnitResult, members: tuple[int, ...], ready: Sequence[tuple[ImageRef, LoadedImage]], host: Landed
+    ) -> None:
+        usable: Array = np.asarray(np.isfinite(host.logits).all(axis=1))
         kept = [row for row in range(len(ready)) if usable[row]]
         for row, (ref, image) in enumerate(ready):
             content = self._content_of(ref, image)
@@ -389,7 +410,7 @@ class Runner:
                 self._fail(unit, ref.image_id, "model", message, self.image_key(ref, image.content_hash))
         names = [(ref.image_id, result_key(image.content_hash, self._label(ref))) for ref, image in ready]
         for i, place in enumerate(members):
-            self._collect(unit, self.recipes[place], self._pack(result.maps[i].values), host, i, names, kept)
+            self._collect(unit, self.recipes[place], host, i, names, kept)
         self._done += len(ready)
         self._tell()
 
@@ -401,14 +422,13 @@ class Runner:
         self,
         unit: UnitResult,
         recipe: Recipe,
-        packed: tuple[Array, Array, Array],
-        host: _Host,
+        host: Landed,
         of: int,
         names: Sequence[tuple[str, str]],
         kept: Sequence[int],
     ) -> None:
         """Put one method's maps of a batch into the unit's rows."""
-        values, scales, finite = packed
+        values, scales, finite = host.maps[of]
         scores, diagnostics = host.scores[of], host.diagnostics[of]
         whole: Array = np.asarray(finite.all(axis=1))
         rows = unit.maps[recipe.id]
@@ -428,15 +448,14 @@ class Runner:
                     [(image_id, t, name, float(v)) for t, v in zip(targets, column[i], strict=True) if v == v]
                 )
 
-    def _pack(self, maps: Tensor) -> tuple[Array, Array, Array]:
+    def _pack(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Bring raw maps (N, T, h, w) to the stored type: values, scales (N, T), and whether they are finite (N, T)."""
         top = maps.abs().amax((2, 3)).float()
         finite = torch.isfinite(top)
         if self.sink.map_dtype == "float32":
-            return maps.float().cpu().numpy(), np.ones(top.shape, dtype=np.float32), finite.cpu().numpy()
+            return maps.float(), torch.ones_like(top), finite
         scale = torch.where(finite & (top > torch.finfo(torch.float32).tiny), top, torch.ones_like(top))
-        packed = (maps.float() / scale[:, :, None, None]).to(torch.float16)
-        return packed.cpu().numpy(), scale.cpu().numpy(), finite.cpu().numpy()
+        return (maps.float() / scale[:, :, None, None]).to(torch.float16), scale, finite
 
     def _fail(
         self, unit: UnitResult, image_id: str, kind: str, message: str, key: str, recipe: Recipe | None = None
@@ -470,19 +489,9 @@ class Runner:
         )
 
 
-class _Host:
-    """The small results of a batch on the host."""
-
-    def __init__(self, result: BatchResult) -> None:
-        self.logits = result.logits.float().cpu().numpy()
-        self.targets = result.targets.cpu().numpy()
-        self.scores = [m.scores.float().cpu().numpy() for m in result.maps]
-        self.diagnostics = [{k: v.float().cpu().numpy() for k, v in m.diagnostics.items()} for m in result.maps]
-
-
 def to_pixels(images: Sequence[Array], classifier: Classifier) -> Tensor:
     """Stack images (H, W, 3), uint8 or float in [0, 1], to pixels (N, 3, H, W) in [0, 1] on the model's device."""
-    stacked = torch.from_numpy(np.stack(images)).to(classifier.device, non_blocking=True).permute(0, 3, 1, 2)
+    stacked = upload(images, classifier.device).permute(0, 3, 1, 2)
     if stacked.dtype == torch.uint8:
         return stacked.to(classifier.dtype).div_(255)
     return stacked.to(classifier.dtype)

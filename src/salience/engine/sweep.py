@@ -15,6 +15,7 @@ from salience.engine.passes import Calls, Look, Product, call_model, is_out_of_m
 from salience.engine.plan import Plan
 from salience.engine.points import Clean, Points
 from salience.engine.pool import Pool
+from salience.engine.precision import casting, single
 from salience.engine.queries import Found, QueryMethod, Scene, converse, group_size
 from salience.engine.scalars import Output, all_scores, score, scores
 from salience.engine.targets import Target
@@ -226,6 +227,7 @@ class Sweep:
             padded,
             wants,
             self.layers,
+            self.plan,
             output=self.shared,
             image_ids=ids,
             seed=self.seed,
@@ -330,7 +332,7 @@ class Sweep:
                     f"Method {method.traits.name!r} returned shape {tuple(maps.shape)} for {n} images; "
                     "(N, h, w) is needed."
                 )
-            values.append(maps[:n].detach())
+            values.append(single(maps[:n].detach()))
         return MapBatch(torch.stack(values, 1), scores(output, clean.logits, targets))
 
     # ------------------------------------------------------------------ methods that optimise their maps
@@ -402,7 +404,7 @@ class Sweep:
 
     def _ask(self, inputs: Tensor, rows: int) -> Tensor:
         self.calls.count(forward=rows)
-        return call_model(self.classifier, inputs.contiguous(memory_format=self.plan.torch_format))
+        return call_model(self.classifier, inputs.contiguous(memory_format=self.plan.torch_format), self.plan)
 
 
 class _Scalars(nn.Module):
@@ -418,8 +420,9 @@ class _Scalars(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         self._calls.count(forward=len(images))
-        logits = self._classifier.logits(images.contiguous(memory_format=self._plan.torch_format))
-        return all_scores(self._output, logits)
+        with casting(self._classifier, self._plan.precision):
+            logits = self._classifier.logits(images.contiguous(memory_format=self._plan.torch_format))
+        return all_scores(self._output, single(logits))
 
 
 def _point_method(method: Method) -> PointMethod:

@@ -18,11 +18,12 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from salience.engine.passes import call_model, is_out_of_memory
-from salience.engine.plan import MemoryFormat, Plan
+from salience.engine.plan import MemoryFormat, Plan, Precision
+from salience.engine.precision import casting, exact_convolutions
 from salience.errors import ModelError
 from salience.models.classifier import GRADIENTS, Classifier, as_found
 
-_CACHE_VERSION = 5
+_CACHE_VERSION = 6
 _PAID_BATCH = 16
 _BATCH_S = 1e-3
 """What the engine itself takes for a batch, about: of two batches that are equally fast, the larger one wins."""
@@ -36,6 +37,7 @@ def make_plan(
     batch: int | None = None,
     memory_format: MemoryFormat | None = None,
     threads: int | None = None,
+    precision: Precision = "float32",
     budget_s: float = 3.0,
     remember: bool = True,
 ) -> Plan:
@@ -50,17 +52,20 @@ def make_plan(
         count = threads or torch.get_num_threads()
         size = fixed or batch or classifier.usual_batch or _PAID_BATCH
         return Plan(size, memory_format or "contiguous", count, str(classifier.device), exact=False)
-    path = _cache_path(classifier, gradients, (fixed or batch, memory_format, threads)) if remember else None
+    given = (fixed or batch, memory_format, threads, precision)
+    path = _cache_path(classifier, gradients, given) if remember else None
     known = _recall(path)
     if known is not None:
         return known
     if fixed or batch:
         count = threads or torch.get_num_threads()
-        plan = Plan(fixed or batch or 1, memory_format or "channels_last", count, str(classifier.device))
+        plan = Plan(
+            fixed or batch or 1, memory_format or "channels_last", count, str(classifier.device), precision=precision
+        )
         if not memory_format and plan.batch > 1 and not fixed:
-            plan = _measure(classifier, gradients, batch, memory_format, threads, budget_s)
+            plan = _measure(classifier, gradients, batch, memory_format, threads, precision, budget_s)
     else:
-        plan = _measure(classifier, gradients, batch, memory_format, threads, budget_s)
+        plan = _measure(classifier, gradients, batch, memory_format, threads, precision, budget_s)
     plan = _exact(classifier, plan, movable=not fixed)
     _store(path, plan)
     return plan
@@ -99,9 +104,11 @@ def rows_are_independent(classifier: Classifier, plan: Plan) -> bool:
     trials = ((pixels.roll(1, 0), order.roll(1), slice(None)), (with_others, order.flip(0), slice(1, None, 2)))
     with running(classifier, plan):
         for gradients in (False, True):
-            logits, slope = _call(classifier, pixels, gradients)
+            logits, slope = _call(classifier, pixels, plan, gradients)
             for rows, moved, same in trials:
-                other, other_slope = _call(classifier, rows.contiguous(memory_format=plan.torch_format), gradients)
+                other, other_slope = _call(
+                    classifier, rows.contiguous(memory_format=plan.torch_format), plan, gradients
+                )
                 if not torch.equal(other[same], logits[moved][same]):
                     return False
                 if slope is None or other_slope is None:
@@ -118,12 +125,12 @@ def _probe(classifier: Classifier, plan: Plan) -> Tensor:
     return pixels.to(classifier.device, classifier.dtype).contiguous(memory_format=plan.torch_format)
 
 
-def _call(classifier: Classifier, pixels: Tensor, gradients: bool) -> tuple[Tensor, Tensor | None]:
+def _call(classifier: Classifier, pixels: Tensor, plan: Plan, gradients: bool) -> tuple[Tensor, Tensor | None]:
     """Make one forward pass, and one backward pass to the pixels where ``gradients`` and the model has them."""
     gradients = gradients and GRADIENTS in classifier.capabilities
     with torch.set_grad_enabled(gradients):
         leaf = pixels.detach().requires_grad_(gradients)
-        logits = call_model(classifier, leaf)
+        logits = call_model(classifier, leaf, plan)
         slope = torch.autograd.grad(logits[:, 0].sum(), leaf)[0] if gradients else None
     return logits.detach(), slope
 
@@ -134,34 +141,35 @@ def _measure(
     batch: int | None,
     memory_format: MemoryFormat | None,
     threads: int | None,
+    precision: Precision,
     budget_s: float,
 ) -> Plan:
-    device = str(classifier.device)
     count = threads or torch.get_num_threads()
     deadline = time.perf_counter() + budget_s
     formats: list[MemoryFormat] = [memory_format] if memory_format else ["channels_last", "contiguous"]
     start = batch or 8
+    like = Plan(start, formats[0], count, str(classifier.device), precision=precision)
 
     def cost(plan: Plan) -> float:
         return seconds_per_row(classifier, plan, gradients) + _BATCH_S / plan.batch
 
     while True:
         try:
-            cost(Plan(start, formats[0], count, device))  # the first calls of a process are slow: they do not count
+            cost(replace(like, batch=start))  # the first calls of a process are slow: they do not count
             break
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if start == 1:  # the images then fail one by one, as rows
-                return Plan(1, formats[0], count, device)
+                return replace(like, batch=1)
             start = batch = start // 2
-    seconds = {f: cost(Plan(start, f, count, device)) for f in formats}
+    seconds = {f: cost(replace(like, batch=start, memory_format=f)) for f in formats}
     fastest = min(formats, key=lambda f: seconds[f])
-    best = Plan(start, fastest, count, device)
+    best = replace(like, batch=start, memory_format=fastest)
     if batch is None:
         best, _ = climb(best, seconds[fastest], cost, deadline=deadline, largest=largest_batch(classifier))
     if threads is None and count > 3 and time.perf_counter() < deadline:
-        half = Plan(best.batch, best.memory_format, count // 2, device)
+        half = replace(best, threads=count // 2)
         best = min((best, half), key=cost)
     return best
 
@@ -190,7 +198,7 @@ def climb(
             size = int(size * factor)
             if not 1 <= size <= largest:
                 break
-            trial = Plan(size, best.memory_format, best.threads, best.device)
+            trial = replace(best, batch=size)
             try:
                 seconds = cost(trial)
             except (RuntimeError, MemoryError, ModelError):  # too large for the memory, or for the model
@@ -211,11 +219,11 @@ def seconds_per_row(classifier: Classifier, plan: Plan, gradients: bool, at_leas
     pixels = _probe(classifier, plan)
     best, spent, calls = float("inf"), 0.0, 0
     with running(classifier, plan):
-        _call(classifier, pixels, gradients)
+        _call(classifier, pixels, plan, gradients)
         while spent < max(at_least_s, 0.3 if calls < 2 else 0.0):
             _wait(classifier)
             begin = time.perf_counter()
-            _call(classifier, pixels, gradients)
+            _call(classifier, pixels, plan, gradients)
             _wait(classifier)
             seconds = time.perf_counter() - begin
             best, spent, calls = min(best, seconds), spent + seconds, calls + 1
@@ -224,7 +232,10 @@ def seconds_per_row(classifier: Classifier, plan: Plan, gradients: bool, at_leas
 
 @contextmanager
 def running(classifier: Classifier, plan: Plan) -> Iterator[None]:
-    """Freeze the model and set threads, memory format and kernels as ``plan`` says; leave all as it was found."""
+    """Freeze the model and set threads, memory format and kernels as ``plan`` says; leave all as it was found.
+
+    Autocast is off inside but for the model calls of a plan that says so: a caller's own would change sums.
+    """
     threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
     kernels = (cudnn.deterministic, cudnn.benchmark)
     if plan.threads:
@@ -234,6 +245,8 @@ def running(classifier: Classifier, plan: Plan) -> Iterator[None]:
         with ExitStack() as stack:
             if plan.attention == "math":
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            stack.enter_context(casting(classifier, "float32"))
+            stack.enter_context(exact_convolutions())
             stack.enter_context(as_found(classifier.module, plan.torch_format))
             yield
     finally:

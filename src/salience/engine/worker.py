@@ -2,106 +2,118 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from abc import abstractmethod
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from salience.data.base import ImageSource
+import torch
+
 from salience.engine.allocator import keep_freed_memory
-from salience.engine.crew import Done, Task
+from salience.engine.crew import Done, Pool, Task
 from salience.engine.plan import Plan
-from salience.engine.runner import Request, Runner
+from salience.engine.work import Compute, Craft, put
 from salience.errors import ModelError
+from salience.models.classifier import Classifier
 from salience.models.loading import load_model
 from salience.models.origin import Origin
-from salience.store.unit import Known, MapRows, Recipe, UnitResult
+from salience.store.place import Place
 from salience.store.unit_writer import UnitWriter
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """One model's job as a worker is given it: everything but the model itself, which it loads."""
+    """One model's work as a worker is given it: everything but the model itself, which it loads.
+
+    ``name`` and ``layer`` are those that the model has now, whatever it was loaded with.
+    """
 
     origin: Origin
+    name: str
+    layer: str | None
     fingerprint: str
-    source: ImageSource
-    labels: tuple[int | None, ...]
-    request: Request
-    recipes: tuple[Recipe, ...]
+    craft: Craft
     plan: Plan
-    unit_images: int
-    map_dtype: str
-    folder: Path
+    folder: Place
     info: dict[str, Any]
     claim: str
     directory: str
 
 
-@dataclass
-class _Kept:
-    """A sink that knows nothing: what is to be done was decided before."""
+class Team(Pool):
+    """Workers that are given one assignment after another."""
 
-    map_dtype: str
+    @abstractmethod
+    def assign(self, assignment: Assignment, device: str) -> None:
+        """Have the workers get ready for an assignment; they have no task meanwhile.
 
-    def known(self) -> Known:
-        return Known()
+        Parameters
+        ----------
+        device
+            The device of the command.
+        """
 
-    def commit(self, unit: UnitResult) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def close(self) -> None:
+        """End the workers."""
 
 
 class Worker:
-    """Does tasks of one assignment; use it as a context manager.
+    """Does the tasks of one assignment after another; a model stays loaded as long as they are of it."""
 
-    Parameters
-    ----------
-    device
-        Where its model runs.
-    threads
-        Of the CPU; 0 leaves it to torch.
-
-    Raises
-    ------
-    ModelError
-        When the model cannot be loaded here, or is another one here.
-    """
-
-    def __init__(self, assignment: Assignment, device: str, threads: int) -> None:
+    def __init__(self) -> None:
         keep_freed_memory()
+        self._open = ExitStack()
+        self._loaded: tuple[object, Classifier] | None = None
+        self._compute: Compute
+        self._writer: UnitWriter
+
+    def begin(self, assignment: Assignment, device: str, threads: int) -> None:
+        """Get ready for the tasks of an assignment; those of the one before are done.
+
+        Parameters
+        ----------
+        device
+            Where the model runs.
+        threads
+            Of the CPU; 0 leaves it to torch.
+
+        Raises
+        ------
+        ModelError
+            When the model cannot be loaded here, or is another one here.
+        """
+        self.close()
         if Path(assignment.directory).is_dir():
             os.chdir(assignment.directory)  # paths are relative to where the command was typed
+        classifier = self._model(assignment, device)
+        plan = replace(assignment.plan, device=str(classifier.device), threads=threads)
+        self._writer = UnitWriter(assignment.folder, assignment.info, assignment.claim)
+        self._compute = self._open.enter_context(assignment.craft.open(classifier, plan))
+
+    def _model(self, assignment: Assignment, device: str) -> Classifier:
+        wanted = (assignment.origin, assignment.name, assignment.layer, assignment.fingerprint, device)
+        if self._loaded is not None and self._loaded[0] == wanted:
+            return self._loaded[1]
+        if self._loaded is not None:
+            self._loaded = None
+            gc.collect()  # modules and hooks refer to one another
+            torch.cuda.empty_cache()
         origin = assignment.origin
         classifier = load_model(origin.spec, name=origin.name, device=device, layer=origin.layer, card=origin.card)
+        if origin.then is not None:
+            classifier = origin.then(classifier)
+        classifier.name, classifier.layer = assignment.name, assignment.layer
         if classifier.fingerprint() != assignment.fingerprint:
             raise ModelError(
-                f"A worker loads other weights for {origin.name!r} than the command did. Give every machine the same "
-                "files, or put them where all of them read."
+                f"A worker loads other weights for {assignment.name!r} than the command did. Give every machine the "
+                "same files, or put them where all of them read."
             )
-        plan = replace(assignment.plan, device=str(classifier.device), threads=threads)
-        self.writer = UnitWriter(assignment.folder, assignment.info, assignment.claim)
-        self.runner = Runner(
-            classifier,
-            assignment.source,
-            assignment.labels,
-            assignment.request,
-            assignment.recipes,
-            plan,
-            _Kept(assignment.map_dtype),
-            unit_images=assignment.unit_images,
-        )
-        self._open = ExitStack()
-
-    def __enter__(self) -> Self:
-        self._open.enter_context(self.runner.ready())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open.__exit__(kind, error, trace)
+        self._loaded = (wanted, classifier)
+        return classifier
 
     def do(self, task: Task) -> Done:
         """Compute a unit and write it.
@@ -111,20 +123,8 @@ class Worker:
         SalienceError
             When the model or the disk fails.
         """
-        unit, calls, plan = self.runner.compute(task.images, task.members)
-        self.writer.write(task.number, unit)
-        return Done(
-            task.number,
-            len(unit.images),
-            tuple(unit.failures),
-            calls.forward,
-            calls.backward,
-            plan.batch,
-            {recipe: grid_of(rows) for recipe, rows in unit.maps.items() if rows.values},
-        )
+        return put(self._writer, task.number, self._compute(task))
 
-
-def grid_of(rows: MapRows) -> tuple[int, int]:
-    """Return the grid of maps of which there is one at least."""
-    height, width = rows.values[0].shape
-    return int(height), int(width)
+    def close(self) -> None:
+        """Leave the model as it was found."""
+        self._open.close()

@@ -35,7 +35,7 @@ from salience.engine.masked import (
 )
 from salience.engine.method import Method
 from salience.engine.passes import Calls
-from salience.engine.plan import Plan
+from salience.engine.plan import Plan, Precision, by_precision
 from salience.engine.pool import Pool
 from salience.engine.runner import to_pixels
 from salience.engine.scalars import Output as ScalarOutput
@@ -111,17 +111,36 @@ class Candidate:
     seed: int | None = None
 
 
-def method_candidate(reader: MapReader, name: str | None = None, method: Method | None = None) -> Candidate:
-    """Return the candidate of stored maps: all labels of the set where it has them, else the predicted one's."""
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """Stored maps: all labels of the set where there are such, else the predicted one's."""
 
-    def maps(picture: Picture) -> Tensor | None:
+    reader: MapReader
+    predicted: bool = False
+    """Only the predicted one's."""
+
+    def __call__(self, picture: Picture) -> Tensor | None:
         labels = picture.labels.tolist()
-        found = reader.read(picture.image_id, labels)
+        found = None if self.predicted else self.reader.read(picture.image_id, labels)
         if found is None:
-            found = reader.read(picture.image_id, labels[:1])
+            found = self.reader.read(picture.image_id, labels[:1])
         return None if found is None else torch.from_numpy(found).to(picture.pixels.device)
 
-    return Candidate(name or reader.method, reader.identity, "method", reader.signed, False, maps, method)
+
+@dataclass(frozen=True)
+class _Make:
+    """Maps of a baseline."""
+
+    baseline: Baseline
+    seed: int
+
+    def __call__(self, picture: Picture) -> Tensor:
+        return self.baseline.make(picture.pixels, picture.image_id, picture.labels.tolist(), self.seed)
+
+
+def method_candidate(reader: MapReader, name: str | None = None, method: Method | None = None) -> Candidate:
+    """Return the candidate of stored maps: all labels of the set where it has them, else the predicted one's."""
+    return Candidate(name or reader.method, reader.identity, "method", reader.signed, False, _Read(reader), method)
 
 
 def seed_candidate(reader: MapReader, of: str, seed: int) -> Candidate:
@@ -131,22 +150,15 @@ def seed_candidate(reader: MapReader, of: str, seed: int) -> Candidate:
 
 def class_agnostic(reader: MapReader, name: str | None = None) -> Candidate:
     """Return the cheat that hands the predicted label's map to every label."""
-
-    def maps(picture: Picture) -> Tensor | None:
-        found = reader.read(picture.image_id, picture.labels[:1].tolist())
-        return None if found is None else torch.from_numpy(found).to(picture.pixels.device)
-
     label = f"{CLASS_AGNOSTIC}:{name or reader.method}"
-    return Candidate(label, f"{CLASS_AGNOSTIC}:{reader.identity}", "baseline", reader.signed, True, maps)
+    identity = f"{CLASS_AGNOSTIC}:{reader.identity}"
+    return Candidate(label, identity, "baseline", reader.signed, True, _Read(reader, predicted=True))
 
 
 def baseline_candidate(baseline: Baseline, seed: int) -> Candidate:
     """Return the candidate of a baseline."""
-
-    def maps(picture: Picture) -> Tensor:
-        return baseline.make(picture.pixels, picture.image_id, picture.labels.tolist(), seed)
-
-    return Candidate(baseline.name, f"baseline:{baseline.name}:{seed}", "baseline", False, baseline.shared, maps)
+    identity = f"baseline:{baseline.name}:{seed}"
+    return Candidate(baseline.name, identity, "baseline", False, baseline.shared, _Make(baseline, seed))
 
 
 @dataclass(frozen=True)
@@ -186,6 +198,8 @@ class Scorer:
     seed: int
     pool: Pool | None = None
     output: ScalarOutput | None = None
+    precision: Precision = "float32"
+    """Of the model's answers: that of the plan under which it is asked."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -252,11 +266,12 @@ class Scorer:
             "weights": weights,
             "maps": candidate.identity,
             "labels": str(self.target),
-            "background": shown["background"],
+            "background": None if background is None else background.numbers,
             "output": self.output if self._remakes(metric) else None,
             "pool": self.pool.hash if drawn and self.pool is not None else None,
             "smooth": smooth,
             "seed": self.seed,
+            **by_precision(self.precision),
         }
         identity = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()[:16]
         return Task(identity, c, metric, b, smooth, shown)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from salience.models.classifier import Classifier
 
 
 @dataclass(frozen=True)
@@ -15,9 +20,12 @@ class Origin:
         The spec, with whatever a URL carries.
     name, layer, card
         As they were resolved.
+    then
+        What was made of the model since; it can be pickled, and two of them that are equal make the same.
     """
 
     spec: str
     name: str
     layer: str | None = None
     card: str | None = None
+    then: Callable[[Classifier], Classifier] | None = None

@@ -11,9 +11,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from salience.store.files import whole_file
+from salience.store.place import Place
 
 INLINE_BYTES = 8_000_000
 FIRST_BYTES = 1_000_000
@@ -32,7 +32,7 @@ class Bundles:
         Up to this many bytes of pictures stay in the page, and there are no sidecars.
     """
 
-    folder: Path
+    folder: Place
     inline_bytes: int = INLINE_BYTES
     inline: dict[str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)

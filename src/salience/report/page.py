@@ -22,12 +22,13 @@ from salience.report.trust.page import render_scores
 from salience.report.view import context
 from salience.scores import Scores, read_scores
 from salience.store.files import whole_file
+from salience.store.place import Place, place_of
 from salience.store.run import Run, open_run
 
 SCRIPTS = ("dom.js", "types.js", "pictures.js", "keys.js", "filters.js", "grid.js", "large.js", "main.js")
 
 
-def write_report(run_folder: str | Path, *, inline_bytes: int = INLINE_BYTES) -> Path:
+def write_report(run_folder: str | Place, out: str | Place | None = None, *, inline_bytes: int = INLINE_BYTES) -> Place:
     """Write ``report/index.html`` into a run directory, and its sidecars where there are many pictures.
 
     Beside it stand the pages of what else was done in the run: ``index.html`` is the page of the last stage (scores of
@@ -36,14 +37,17 @@ def write_report(run_folder: str | Path, *, inline_bytes: int = INLINE_BYTES) ->
     Parameters
     ----------
     run_folder
-        A run directory; it may be unfinished.
+        A run directory, a path or a URL; it may be unfinished.
+    out
+        Another folder for the page than the run's own ``report``: of a run on an object store, one of this machine.
+        Other files in it stay.
     inline_bytes
         Up to this many bytes of pictures, all of them are inside the page. Beyond it the page keeps the first screen
         and loads the others from ``data-*.js`` beside it as they come into view.
 
     Returns
     -------
-    Path
+    Path or ObjectPath
         The page.
 
     Raises
@@ -52,7 +56,7 @@ def write_report(run_folder: str | Path, *, inline_bytes: int = INLINE_BYTES) ->
         When there is no run, or the page cannot be written.
     """
     run = open_run(run_folder)
-    folder = run.folder / "report"
+    folder = run.folder / "report" if out is None else place_of(out)
     chosen = [page for page in PAGES if page.stage is None or _shown(run.info.get("stages", {}).get(page.stage))]
     names = ["index.html", *(page.file for page in chosen[1:])]
     sidecars: set[str] = set()
@@ -63,13 +67,13 @@ def write_report(run_folder: str | Path, *, inline_bytes: int = INLINE_BYTES) ->
         with whole_file(folder / name) as file:
             file.write(text.encode())
         sidecars |= set(bundles.files)
-    for old in folder.glob("*"):
+    for old in folder.glob("*") if out is None else ():
         if old.suffix in (".html", ".js") and old.name not in sidecars | set(names):
             old.unlink(missing_ok=True)  # of an earlier page
     return folder / "index.html"
 
 
-def write_scores(scores: Scores, path: str | Path | None = None) -> Path:
+def write_scores(scores: Scores, path: str | Path | None = None) -> Place:
     """Write the page of scores: into their run, or to ``path``, with everything in the one file.
 
     Raises
@@ -89,7 +93,7 @@ def write_scores(scores: Scores, path: str | Path | None = None) -> Path:
     return write_report(scores.run.folder)
 
 
-def write_comparison(comparison: Comparison, path: str | Path | None = None) -> Path:
+def write_comparison(comparison: Comparison, path: str | Path | None = None) -> Place:
     """Write the page of a comparison: into its run, or to ``path``, with everything in the one file.
 
     Raises

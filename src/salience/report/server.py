@@ -6,10 +6,10 @@ import ipaddress
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from salience.errors import RunError
+from salience.store.place import Place
 from salience.store.run import open_run
 
 TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
@@ -17,7 +17,7 @@ TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=u
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
-def serve(run: str | Path, host: str = "127.0.0.1", port: int = 0) -> ThreadingHTTPServer:
+def serve(run: str | Place, host: str = "127.0.0.1", port: int = 0) -> ThreadingHTTPServer:
     """Return a server of the pages of a run; its ``serve_forever`` does the work.
 
     It answers GET and HEAD for the files of ``report/`` and no other: a path that leads out of that folder, by dots
@@ -58,7 +58,7 @@ class _Pages(BaseHTTPRequestHandler):
     sys_version = ""
     timeout = 30
 
-    def __init__(self, folder: Path, local: bool, *request: object) -> None:
+    def __init__(self, folder: Place, local: bool, *request: object) -> None:
         self._folder, self._local = folder, local
         super().__init__(*request)  # type: ignore[arg-type]  # what the server gives every handler
 
@@ -74,13 +74,13 @@ class _Pages(BaseHTTPRequestHandler):
         if self._local and self._host() not in LOCAL:
             self.send_error(HTTPStatus.FORBIDDEN, "this server answers to localhost only")
             return
-        path = self._file()
-        if path is None:
+        found = self._file()
+        if found is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
-        data = path.read_bytes()
+        kind, data = found
         self.send_response(HTTPStatus.OK)
-        self.send_header("Content-Type", TYPES[path.suffix])
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Cache-Control", "no-cache")
@@ -94,15 +94,15 @@ class _Pages(BaseHTTPRequestHandler):
         except ValueError:  # brackets that do not close, for one
             return ""
 
-    def _file(self) -> Path | None:
-        """Return the file that is asked for, None where it is none of the folder's."""
+    def _file(self) -> tuple[str, bytes] | None:
+        """Return the type and the bytes of the file that is asked for, None where it is none of the folder's."""
         try:
             name = unquote(urlsplit(self.path).path).lstrip("/") or "index.html"
             path = (self._folder / name).resolve(strict=True)
-        except (OSError, ValueError):
+            within = path.is_relative_to(self._folder)  # type: ignore[arg-type]  # both are of one kind
+            return (TYPES[path.suffix], path.read_bytes()) if within and path.is_file() else None
+        except (OSError, ValueError, KeyError, RunError):
             return None
-        fits = path.is_file() and path.suffix in TYPES and path.is_relative_to(self._folder)
-        return path if fits else None
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name of the standard library
         """Say nothing: requests are no news."""

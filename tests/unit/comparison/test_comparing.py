@@ -389,9 +389,9 @@ def dying(after: int, what: str) -> type[RunWriter]:
             self._die(what == "maps")
             super().commit(unit)
 
-        def commit_stage(self, unit: Any) -> None:
+        def write_stage(self, number: int, unit: Any) -> None:
             self._die(what in unit.tables)
-            super().commit_stage(unit)
+            super().write_stage(number, unit)
 
         def put_derived(self, name: str, rows: Any) -> None:
             self._die(what == "derived")

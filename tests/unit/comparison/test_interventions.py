@@ -16,7 +16,6 @@ from salience.comparison.interventions import FILLS, Intervener, Trial, choose_t
 from salience.comparison.stage import Made
 from salience.data.preprocessing import Preprocessing
 from salience.data.source import open_images
-from salience.engine.events import PlanChanged, ignore
 from salience.engine.fills import fill
 from salience.engine.plan import Plan
 from salience.models.classifier import Classifier
@@ -62,14 +61,12 @@ def intervener(
         "scores": dict.fromkeys(ids, 0.5),
         "targets": dict.fromkeys(ids, 1),
         "output": "logit",
-        "plan": PLAN,
-        "listen": ignore,
-        "on_plan": lambda plan: None,
         "partition": "p",
         "view": classifier.preprocessing,
     }
     labels = Labels(dict.fromkeys(ids, grid()))
-    return Intervener(classifier, source, labels, trials, **{**defaults, **more})
+    given = {"plan": PLAN, "source": source, "labels": labels, "trials": trials, **defaults, **more}
+    return Intervener(classifier, **given)
 
 
 def rows(made: Made) -> list[dict[str, Any]]:
@@ -185,12 +182,9 @@ def test_memory_that_runs_out_halves_the_batch() -> None:
 
     plain = rows(intervener(classifier, pixels(), TRIALS, plan=replace(PLAN, batch=2)).compute(_refs()))
     classifier.module.register_forward_pre_hook(refuse)
-    told: list[Any] = []
-    plans: list[Plan] = []
-    asked = intervener(classifier, pixels(), TRIALS, listen=told.append, on_plan=plans.append)
+    asked = intervener(classifier, pixels(), TRIALS)
     assert rows(asked.compute(_refs())) == plain
-    assert [p.batch for p in plans] == [4, 2]
-    assert told == [PlanChanged("small", 4), PlanChanged("small", 2)]
+    assert asked.plan.batch == 2  # of eight, in two steps
 
 
 def _refs() -> list[Any]:

@@ -41,9 +41,6 @@ class Pretended(Pool):
             return [Died(task, "it fell")]
         return [Done(task.number, len(task.images), (), 0, 0, 1)]
 
-    def close(self) -> None:
-        pass
-
 
 def run(pool: Pretended, tasks: list[Task]) -> tuple[Counter[int], Counter[int]]:
     """Return how often each image was done, and how often it was lost."""
@@ -61,10 +58,8 @@ def run(pool: Pretended, tasks: list[Task]) -> tuple[Counter[int], Counter[int]]
 
     pool.give = watched  # type: ignore[method-assign]
 
-    def reserve(count: int) -> int:
-        first = next(numbers)
-        for _ in range(count - 1):
-            next(numbers)
+    def reserve(task: Task) -> int:
+        first, *_ = [next(numbers) for _ in task.images]
         return first
 
     distribute(
@@ -72,7 +67,7 @@ def run(pool: Pretended, tasks: list[Task]) -> tuple[Counter[int], Counter[int]]
         pool,
         reserve,
         lambda outcome: done.update(images[outcome.number]),
-        lambda image, how: lost.update([image]),
+        lambda task, how: lost.update(task.images),
     )
     return done, lost
 
