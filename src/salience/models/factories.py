@@ -121,24 +121,42 @@ def _attribute(module: ModuleType, attribute: str, text: str, where: str) -> Any
     return found
 
 
+_FOLDERS: set[str] = set()
+"""Folders that modules of models were imported from by their own name, which they keep."""
+
+
 @contextmanager
 def _on_path(folder: Path, *, forget: bool = False) -> Iterator[None]:
     """Let imports find what stands in ``folder``, as they do when a script is run from there.
 
-    ``forget`` drops the modules of that folder again: the ``layers.py`` beside one model file must not be taken for
-    the ``layers.py`` beside another.
+    The ``layers.py`` beside one model must not be taken for the ``layers.py`` beside another: modules of other models'
+    folders are out of sight meanwhile. ``forget`` drops those of this folder again.
     """
-    before = set(sys.modules)
     entry = str(folder.resolve())
+    others = _FOLDERS - {entry}
+    away = [name for name in sys.modules if _folder_of(name) in others]
+    hidden = {name: sys.modules.pop(name) for name in away}
+    before = set(sys.modules)
     added = entry not in sys.path
     if added:
         sys.path.insert(0, entry)
+    if not forget:
+        _FOLDERS.add(entry)
     try:
         yield
     finally:
         if added and entry in sys.path:
             sys.path.remove(entry)
-        for name in set(sys.modules) - before if forget else ():
-            file = getattr(sys.modules[name], "__file__", None)
-            if not name.startswith(_PREFIX) and file is not None and Path(file).parent == Path(entry):
-                del sys.modules[name]
+        new = [name for name in sys.modules if name not in before and _folder_of(name) == entry] if forget else []
+        for name in new:
+            del sys.modules[name]
+        sys.modules.update({name: module for name, module in hidden.items() if name not in sys.modules})
+
+
+def _folder_of(name: str) -> str | None:
+    """Return the folder in which an imported module, or the package that it is in, stands."""
+    top = sys.modules.get(name.partition(".")[0])
+    file = getattr(top, "__file__", None)
+    if file is None or name.startswith(_PREFIX):
+        return None
+    return str(Path(file).parent.parent if hasattr(top, "__path__") else Path(file).parent)

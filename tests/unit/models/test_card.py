@@ -69,6 +69,23 @@ def test_a_package_beside_the_card_can_hold_the_factory(card: Write) -> None:
     assert load(path).num_classes == 2
 
 
+def test_what_stands_beside_one_model_is_not_taken_for_what_stands_beside_another(card: Write, tmp_path: Path) -> None:
+    first = card('factory = "front:build"')
+    (first.parent / "front.py").write_text("from layers_of_its_own import build\n")
+    (first.parent / "layers_of_its_own.py").write_text("from nets import build\n")
+    assert load(first).num_classes == 2
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in (first.name, "nets.py"):
+        (other / name).write_text((first.parent / name).read_text())
+    (other / "front.py").write_text("from layers_of_its_own import made\n\nbuild = made\n")
+    (other / "layers_of_its_own.py").write_text("from nets import build as made\n")
+    assert load(other / first.name).num_classes == 2
+    (other / first.name).write_text(first.read_text().replace("front:build", "front.py:build"))
+    assert load(other / first.name).num_classes == 2
+    assert load(first).num_classes == 2
+
+
 def test_a_card_without_normalisation_is_read_with_a_warning(card: Write) -> None:
     path = card(without=("mean", "std"))
     with pytest.warns(SalienceWarning, match="neither 'mean' nor 'std'"):

@@ -147,8 +147,11 @@ BINS = 20
 def spread(values: Floats) -> Spread:
     """Count values (N,) in equal bins around zero; what is exactly zero is in no bin."""
     limit = float(np.abs(values).max(initial=0.0))
+    half = BINS // 2
     own = values[values != 0]
-    counts = np.histogram(own, BINS, (-limit, limit))[0] if limit else np.zeros(BINS, dtype=np.int64)
+    # By size and sign apart: the edges of one histogram over both round, and put tiny values on the wrong side.
+    steps = np.minimum((np.abs(own) / limit * half).astype(np.int64), half - 1) if limit else own.astype(np.int64)
+    counts = np.bincount(np.where(own < 0, half - 1 - steps, half + steps), minlength=BINS)
     return Spread(
         limit, tuple(counts.tolist()), int((values < 0).sum()), int((values == 0).sum()), int((values > 0).sum())
     )
