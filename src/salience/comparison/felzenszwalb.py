@@ -15,19 +15,18 @@ The module imports numba, which takes a moment: import it where an image is part
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 from scipy.ndimage import gaussian_filter
 
+from salience.engine.compiled import compiled
 from salience.errors import ImagesError
 
 Labels = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
-F = TypeVar("F", bound=Callable[..., Any])
 
 _DIGIT = 11  # bits that one pass of the sort looks at: six passes for 64 bits, and the counts fit into the cache
 
@@ -76,16 +75,7 @@ def _as_float(pixels: npt.NDArray[Any]) -> Floats:
     return values
 
 
-def _compiled(function: F) -> F:
-    """Compile a function that lets go of Python's lock; keep the machine code where there is a place to."""
-    try:
-        made: F = njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # neither the package nor the user's cache can be written to: compile in every process
-        made = njit(nogil=True)(function)
-    return made
-
-
-@_compiled
+@compiled
 def _sorted_edges(image: Floats) -> tuple[Floats, Labels, Labels]:
     """Return the costs of edges between neighbours in rising order, and the numbers of the pixels at their ends."""
     height, width, channels = image.shape
@@ -109,7 +99,7 @@ def _sorted_edges(image: Floats) -> tuple[Floats, Labels, Labels]:
     return costs[order], first[order], second[order]
 
 
-@_compiled
+@compiled
 def _rising(costs: Floats) -> Labels:
     """Return the stable order that sorts numbers of no sign: a radix sort, as their bits rise with them."""
     count = costs.size
@@ -137,7 +127,7 @@ def _rising(costs: Floats) -> Labels:
     return order
 
 
-@_compiled
+@compiled
 def _root(parent: Labels, pixel: int) -> int:
     """Return the smallest pixel of a segment, and shorten the way to it."""
     while parent[pixel] != pixel:
@@ -146,7 +136,7 @@ def _root(parent: Labels, pixel: int) -> int:
     return pixel
 
 
-@_compiled
+@compiled
 def _merge(costs: Floats, first: Labels, second: Labels, pixels: int, scale: float, min_size: int) -> Labels:
     """Return the segment of every pixel.
 

@@ -6,13 +6,11 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from salience.comparison import felzenszwalb as module
 from salience.comparison.felzenszwalb import felzenszwalb
 from salience.errors import ImagesError
 
@@ -122,20 +120,6 @@ def test_threads_get_the_same_labels() -> None:
 def test_what_is_no_image_is_refused(pixels: np.ndarray, message: str) -> None:
     with pytest.raises(ImagesError, match=message):
         felzenszwalb(pixels, [100], 0.8, 10)
-
-
-def test_functions_are_compiled_where_nothing_can_be_cached(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_place(*, nogil: bool, cache: bool = False) -> object:
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return numba.njit(nogil=nogil)
-
-    monkeypatch.setattr(module, "njit", no_place)
-
-    def twice(x: int) -> int:
-        return 2 * x
-
-    assert module._compiled(twice)(21) == 42
 
 
 @pytest.mark.parametrize(
