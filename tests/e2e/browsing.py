@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+
+from salience.report import write_report
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -62,3 +66,12 @@ def check_axe(page: Any) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     results = axe.Axe().run(page)
     assert results.violations_count == 0, results.generate_report()
+
+
+@cache
+def written(folder: Path, inline_bytes: int) -> Path:
+    """Return the page of a run, written once: beside the run, since another size would take its place."""
+    report = write_report(folder, inline_bytes=inline_bytes).parent
+    kept = folder.parent / f"report-{inline_bytes}"
+    shutil.copytree(report, kept)
+    return kept / "index.html"

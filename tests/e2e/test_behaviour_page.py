@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from browsing import check_axe, opening, until
+from browsing import check_axe, opening, until, written
 
 from salience.behaviour.audit import Audit
-from salience.report import write_report
 from synthetic_audit import groups, write_audit
 
 pytestmark = pytest.mark.browser
@@ -27,15 +23,6 @@ def audit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Audit]:
     torch.set_num_threads(1)
     yield write_audit(tmp_path_factory.mktemp("audit"), groups(3), count=8, names={4: HOSTILE}, background="blur")
     torch.set_num_threads(threads)
-
-
-@cache
-def written(folder: Path, inline_bytes: int) -> Path:
-    """Return the page of a run, written once: beside the run, since another size would take its place."""
-    report = write_report(folder, inline_bytes=inline_bytes).parent
-    kept = folder.parent / f"report-{inline_bytes}"
-    shutil.copytree(report, kept)
-    return kept / "index.html"
 
 
 @pytest.fixture

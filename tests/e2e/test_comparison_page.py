@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import csv
 import re
-import shutil
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import check_axe, opening, until
+from browsing import check_axe, opening, until, written
 
 from salience.comparison.result import Comparison
-from salience.report import write_report
 from synthetic_comparison import FakeComparison
 
 pytestmark = pytest.mark.browser
@@ -26,15 +23,6 @@ READY = "document.querySelectorAll('.drill-pictures canvas').length >= 2"
 @pytest.fixture(scope="module")
 def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     return FakeComparison(tmp_path_factory.mktemp("compared"), names={4: f"{HOSTILE}.png"}).write()
-
-
-@cache
-def written(folder: Path, inline_bytes: int) -> Path:
-    """Return the page of a run, written once: beside the run, since another size would take its place."""
-    report = write_report(folder, inline_bytes=inline_bytes).parent
-    kept = folder.parent / f"report-{inline_bytes}"
-    shutil.copytree(report, kept)
-    return kept / "index.html"
 
 
 @pytest.fixture

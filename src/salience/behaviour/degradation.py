@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from salience.behaviour.entropy import no_contrast
 from salience.behaviour.geometry import align_8bit
 from salience.behaviour.similarity import measured, ssim, whole
-from salience.behaviour.traits import CRUM, OURS, Column, Measure, Statistic, empty_maps, nothing
+from salience.behaviour.traits import CRUM, OURS, Column, Measure, Statistic, by_condition, empty_maps, nothing
 from salience.behaviour.view import (
     OBJECT,
     Array,
@@ -19,7 +19,6 @@ from salience.behaviour.view import (
     ConditionTraits,
     Floats,
     Numbers,
-    blocks,
     probabilities,
 )
 
@@ -153,15 +152,7 @@ _METRICS = {"srg": AREA, "insertion": LEAST_FIRST, "deletion": MOST_FIRST}
 
 def degradation_columns(view: AuditView, model: str) -> Iterator[Column]:
     """Yield how a model reacts to degradation by its salience, in both forms."""
-    count = len(view.image_ids)
-    h, w = view.input_size(model)
-    for condition in view.conditions("degradation"):
-        out: dict[Statistic, Floats] = {}
-        for images in blocks(np.arange(count), h * w):
-            for statistic, values in _degraded(view, model, images, condition):
-                out.setdefault(statistic, nothing(count))[images] = values
-        for statistic, values in out.items():
-            yield Column(statistic, model, values, condition.name)
+    yield from by_condition(view, model, "degradation", _degraded)
     if view.scores is not None:
         yield from area_columns(view.scores, model, view.method, view.image_ids)
 

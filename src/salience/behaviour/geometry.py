@@ -9,8 +9,8 @@ import numpy as np
 from salience.behaviour.entropy import is_empty, no_contrast
 from salience.behaviour.out_of_set import prediction_kept
 from salience.behaviour.similarity import measured, pearson, published_8bit, ssim, whole
-from salience.behaviour.traits import CRUM, OURS, Column, Measure, Statistic, empty_maps, nothing
-from salience.behaviour.view import Aligned, Array, AuditView, ConditionTraits, Floats, Numbers, blocks
+from salience.behaviour.traits import CRUM, OURS, Column, Measure, Statistic, by_condition, empty_maps, nothing
+from salience.behaviour.view import Aligned, Array, AuditView, ConditionTraits, Floats, Numbers
 
 MEASURE = Measure(
     "geometry",
@@ -120,15 +120,7 @@ STATISTICS = (SSIM, SSIM_FLOOR, EMPTY_8BIT, EQUIVARIANCE, FLOOR, GAIN, KEPT, COS
 
 def geometry_columns(view: AuditView, model: str) -> Iterator[Column]:
     """Yield how a model's maps follow each change of geometry, in both forms."""
-    count = len(view.image_ids)
-    h, w = view.input_size(model)
-    for condition in view.conditions("geometry"):
-        out: dict[Statistic, Floats] = {}
-        for images in blocks(np.arange(count), h * w):
-            for statistic, values in _followed(view, model, images, condition):
-                out.setdefault(statistic, nothing(count))[images] = values
-        for statistic, values in out.items():
-            yield Column(statistic, model, values, condition.name)
+    yield from by_condition(view, model, "geometry", _followed)
 
 
 def _followed(

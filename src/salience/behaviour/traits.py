@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from salience.behaviour.view import CLEAN, Floats
+from salience.behaviour.view import CLEAN, AuditView, ConditionTraits, Floats, Numbers, blocks
 
 Direction = Literal["higher", "lower", "neither"]
 Form = Literal["published", "corrected"]
@@ -130,3 +131,25 @@ def empty_maps(measure: str, form: Form) -> Statistic:
 def nothing(count: int) -> Floats:
     """Return values (N,) of which none is known yet."""
     return np.full(count, np.nan)
+
+
+Found = Iterable[tuple[Statistic, Floats]]
+"""Statistics with a number for each image of a block."""
+
+
+def by_condition(
+    view: AuditView, model: str, measure: str, found: Callable[[AuditView, str, Numbers, ConditionTraits], Found]
+) -> Iterator[Column]:
+    """Yield the columns of a measure that looks at one condition at a time, at maps as large as the input.
+
+    ``found`` returns the statistics of a block of images under a condition.
+    """
+    count = len(view.image_ids)
+    h, w = view.input_size(model)
+    for condition in view.conditions(measure):
+        out: dict[Statistic, Floats] = {}
+        for images in blocks(np.arange(count), h * w):
+            for statistic, values in found(view, model, images, condition):
+                out.setdefault(statistic, nothing(count))[images] = values
+        for statistic, values in out.items():
+            yield Column(statistic, model, values, condition.name)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from html import unescape
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
+from parsed_page import Page
 from salience.behaviour.audit import Audit
 from salience.behaviour.group_effects import ALL
 from salience.behaviour.measures import MEASURES, headlines, statistic
@@ -55,33 +53,6 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Audit:
         broken=False,
         measures="entropy,out-of-set,geometry",
     )
-
-
-class Page(HTMLParser):
-    """The text of a page, its elements, and the data of its script."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.source, self.text, self._inside = source, "", ""
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.blocks: dict[str, str] = {}
-        self.feed(source)
-        self.text = " ".join(self.text.replace("\N{NO-BREAK SPACE}", " ").split())
-        self.data: dict[str, Any] = json.loads(self.blocks["payload"])
-        self.pictures: dict[str, str] = json.loads(self.blocks["pictures"])
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self._inside = (dict(attrs).get("id") or tag) if tag in ("script", "style") else ""
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._inside:
-            self.blocks[self._inside] = self.blocks.get(self._inside, "") + data
-        else:
-            self.text += data
 
 
 def rendered(audit: Audit, inline_bytes: int = INLINE_BYTES) -> Page:

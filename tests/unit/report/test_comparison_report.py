@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import pyarrow.compute as pc
 import pytest
 from PIL import Image
 
+from parsed_page import Page
 from salience.comparison.result import Comparison, read_comparison
 from salience.report import write_report
 from salience.report.bundles import INLINE_BYTES, Bundles
@@ -34,35 +34,6 @@ from salience.report.comparison.sentences import claim, confirmation, verdict
 from synthetic_comparison import FakeComparison
 
 HOSTILE = "<img src=x onerror=alert(1)>"
-
-
-class Page(HTMLParser):
-    """Elements, text and the two JSON blocks of a page."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.source = source
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.blocks: dict[str, str] = {}
-        self.text = ""
-        self._inside = ""
-        self.feed(source)
-        self.text = " ".join(self.text.replace("\N{NO-BREAK SPACE}", " ").split())
-        self.data: dict[str, Any] = json.loads(self.blocks["payload"])
-        self.pictures: dict[str, str] = json.loads(self.blocks["pictures"])
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self._inside = (dict(attrs).get("id") or tag) if tag in ("script", "style") else ""
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._inside:
-            self.blocks[self._inside] = self.blocks.get(self._inside, "") + data
-        else:
-            self.text += data
 
 
 def rendered(comparison: Comparison, inline_bytes: int = INLINE_BYTES) -> Page:

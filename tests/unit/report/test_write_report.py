@@ -7,13 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from parsed_page import Page
 from salience.errors import RunError
 from salience.report import write_report
 from salience.report.bundles import Bundles
@@ -26,36 +26,8 @@ from synthetic_runs import CLASSES, FakeMethod, FakeModel, FakeRun
 HOSTILE = "<img src=x onerror=alert(1)>.png"
 
 
-class Page(HTMLParser):
-    """Elements, texts and the two JSON blocks of a page."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.source = path.read_text(encoding="utf-8")
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.blocks: dict[str, str] = {}
-        self.text = ""
-        self._inside = ""
-        self.feed(self.source)
-        self.data: dict[str, Any] = json.loads(self.blocks["payload"])
-        self.pictures: dict[str, str] = json.loads(self.blocks["pictures"])
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self._inside = (dict(attrs).get("id") or tag) if tag in ("script", "style") else ""
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._inside:
-            self.blocks[self._inside] = self.blocks.get(self._inside, "") + data
-        else:
-            self.text += data
-
-
 def write(run: FakeRun, **options: Any) -> Page:
-    return Page(write_report(run.write(), **options))
+    return Page(write_report(run.write(), **options).read_text(encoding="utf-8"))
 
 
 def test_page_says_what_was_run_and_how_well(tmp_path: Path) -> None:
@@ -227,7 +199,7 @@ def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
 def test_a_damaged_array_is_a_failure_and_not_a_crash(tmp_path: Path) -> None:
     run = FakeRun(tmp_path).write()
     shutil.rmtree(next((run / "maps").glob("fish.gradcam.*")) / "c")
-    page = Page(write_report(run))
+    page = Page(write_report(run).read_text(encoding="utf-8"))
     assert "stored map damaged" in page.text
     assert str(tmp_path) not in page.source
     assert "damaged" in page.data["models"][0]["columns"][2]
