@@ -1,7 +1,8 @@
 """Model-call efficiency: the time of the calls that a method needs, over the time of the whole run.
 
 *Bare calls* are the forward and backward passes that the method mathematically needs, made by nothing but torch, on
-prepared tensors, with frozen weights, warmed up, in the batch and memory format that turn out fastest. The *run* is
+prepared tensors, with frozen weights, warmed up, in the batch and memory format that turn out fastest, by all cores or
+side by side by one each, whichever that is. The *run* is
 all of it: reading and decoding files, explaining, reducing, storing. Rounds of both alternate in one process, and
 medians are compared, because machines drift.
 """
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +24,17 @@ from torch import Tensor
 
 from salience.data.decode import load
 from salience.data.source import open_images
+from salience.engine.events import ignore
 from salience.engine.fidelity import Fidelity
 from salience.engine.method import Activation, PointMethod
 from salience.engine.plan import MemoryFormat, Plan, Precision
 from salience.engine.precision import casting, single
 from salience.engine.queries import QueryMethod
-from salience.engine.runner import Runner, to_pixels
+from salience.engine.runner import to_pixels
 from salience.engine.sweep import Stage, Sweep
-from salience.engine.tune import climb, largest_batch, running
+from salience.engine.tune import climb, largest_batch, running, side_by_side
 from salience.errors import MethodError
-from salience.explaining import Job, RunSettings, described, prepare
+from salience.explaining import Job, RunSettings, carry_out_job, described, prepare
 from salience.models.classifier import Classifier, unpack_logits
 from salience.models.layers import capture
 from salience.store.writer import RunWriter
@@ -56,6 +59,7 @@ class Measured:
     batch: int
     memory_format: str
     threads: int
+    lanes: int
     images: int
     rounds: int
     precision: Precision = "float32"
@@ -141,11 +145,11 @@ def _measure(
         count = int(seconds / per_image) if per_image else len(source)
         count = max(job.plan.batch, count // job.plan.batch * job.plan.batch)
         source = open_images(images, limit=min(len(source), count))
-        job = replace(job, labels=job.labels[: len(source)])
+        job = _of_first(job, len(source))
     bare: list[float] = []
     whole: list[float] = []
     warm = open_images(images, limit=min(len(source), 2 * job.plan.batch))
-    _whole_seconds(replace(job, labels=job.labels[: len(warm)]), warm, settings)
+    _whole_seconds(_of_first(job, len(warm)), warm, settings)
     for _ in range(rounds):
         bare.append(_bare_seconds(classifier, sweep, pixels, plan, seconds / 2))
         whole.append(_whole_seconds(job, source, settings) / len(source))
@@ -161,12 +165,18 @@ def _measure(
         backward_calls=calls.backward,
         batch=plan.batch,
         memory_format=plan.memory_format,
-        threads=plan.threads,
+        threads=plan.threads * plan.lanes,
+        lanes=plan.lanes,
         images=len(source),
         rounds=rounds,
         precision=plan.precision,
         fidelity=job.fidelity,
     )
+
+
+def _of_first(job: Job, count: int) -> Job:
+    """Return a job for the first images of its source."""
+    return replace(job, labels=job.labels[:count], classes=job.classes[:count])
 
 
 def _whole_seconds(job: Job, source: Any, settings: RunSettings) -> float:
@@ -178,17 +188,7 @@ def _whole_seconds(job: Job, source: Any, settings: RunSettings) -> float:
         writer.use_recipes(job.classifier.name, list(job.recipes), job.unit_images)
         writer.describe(models={job.classifier.name: described(job)})
         begin = time.perf_counter()
-        Runner(
-            job.classifier,
-            source,
-            job.labels,
-            job.request,
-            job.recipes,
-            job.plan,
-            writer,
-            unit_images=job.unit_images,
-            decoders=settings.decoders,
-        ).run()
+        carry_out_job(job, source, writer, ignore, settings)
         return time.perf_counter() - begin
 
 
@@ -202,10 +202,14 @@ def _best_plan(classifier: Classifier, sweep: Sweep, pixels: Tensor, plan: Plan)
 
     plan = replace(plan, attention="fused")  # what is fastest, byte for byte the same or not
     other: MemoryFormat = "contiguous" if plan.memory_format == "channels_last" else "channels_last"
-    cost(plan)  # the first calls of a process do not count
-    best, value = climb(plan, cost(plan), cost, largest=largest_batch(classifier), worth=0.0)
-    turned = replace(best, memory_format=other)
-    return turned if cost(turned) < value else best
+    largest, found = largest_batch(classifier), []
+    whole = replace(plan, threads=plan.threads * plan.lanes, lanes=1)
+    cost(whole)  # the first calls of a process do not count
+    for start in (whole, plan) if plan.lanes > 1 else (whole,):  # all cores at one call, or side by side
+        best, value = climb(start, cost(start), cost, largest=largest, worth=0.0)
+        turned = replace(best, memory_format=other)
+        found += [(value, best), (cost(turned), turned)]
+    return min(found, key=lambda item: item[0])[1]
 
 
 def _bare_seconds(classifier: Classifier, sweep: Sweep, pixels: Tensor, plan: Plan, seconds: float) -> float:
@@ -216,16 +220,24 @@ def _bare_seconds(classifier: Classifier, sweep: Sweep, pixels: Tensor, plan: Pl
     with running(classifier, plan):
         total = 0.0
         for stage in stages:  # one pass over and over: it is timed some times, and counts as often as it is needed
-            times: list[float] = []
-            began = time.perf_counter()
-            while len(times) < 4 or time.perf_counter() - began < seconds / len(stages):
-                begin = time.perf_counter()
-                _bare_pass(classifier, sweep, stage, x, plan)
-                if classifier.device.type == "cuda":
-                    torch.cuda.synchronize(classifier.device)
-                times.append(time.perf_counter() - begin)
-            total += stage.points * statistics.median(times[1:])
+            call = partial(_bare_pass, sweep=sweep, stage=stage, x=x, plan=plan)
+            share = seconds / len(stages)
+            timed = side_by_side(classifier, plan, call, share) if plan.lanes > 1 else _alone(classifier, call, share)
+            total += stage.points * timed
     return total / plan.batch
+
+
+def _alone(classifier: Classifier, call: Callable[[Classifier], None], seconds: float) -> float:
+    """Return the median seconds of a call."""
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < 4 or time.perf_counter() - began < seconds:
+        begin = time.perf_counter()
+        call(classifier)
+        if classifier.device.type == "cuda":
+            torch.cuda.synchronize(classifier.device)
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times[1:])
 
 
 def _bare_pass(classifier: Classifier, sweep: Sweep, stage: Stage, x: Tensor, plan: Plan) -> None:

@@ -20,16 +20,17 @@ from salience.data.labels import resolve_labels
 from salience.data.source import open_images
 from salience.engine.crew import Crew
 from salience.engine.descent import DescentMethod
+from salience.engine.driver import Summary
 from salience.engine.events import Listener, ignore
 from salience.engine.fidelity import Fidelity
 from salience.engine.hiring import Staff, carry_out, check_crew
-from salience.engine.mapping import map_work
+from salience.engine.mapping import MapCraft, map_work
 from salience.engine.method import Activation, Labelled, PointMethod, WholeMethod
 from salience.engine.passes import needs_pixels
 from salience.engine.plan import MemoryFormat, Plan, Precision
 from salience.engine.pool import POOL_SIZE, draw_pool
 from salience.engine.queries import QueryMethod
-from salience.engine.runner import Request, Runner, Summary, choose_unit_images, make_recipes
+from salience.engine.runner import Request, choose_unit_images, make_recipes
 from salience.engine.scalars import check_output
 from salience.engine.settling import Asked, Check, settle
 from salience.engine.sweep import Sweep
@@ -270,24 +271,14 @@ def _unit_images(
     return choose_unit_images(plan, map_bytes, sweep.calls_per_image())
 
 
-def _run(job: Job, source: ImageSource, sink: Sink, listen: Listener, settings: RunSettings) -> Summary:
-    runner = Runner(
-        job.classifier,
-        source,
-        job.classes,
-        job.request,
-        job.recipes,
-        job.plan,
-        sink,
-        listen,
-        job.unit_images,
-        settings.decoders,
-    )
-    if settings.crew is None:
-        return runner.run()
-    if not isinstance(sink, RunWriter):
-        raise SettingsError("Several workers write into a run directory: name one (out=, --out).")
-    return carry_out(map_work(runner), sink, settings.crew, listen)
+def carry_out_job(job: Job, source: ImageSource, sink: Sink, listen: Listener, settings: RunSettings) -> Summary:
+    """Explain what is missing."""
+    craft = MapCraft(source, job.classes, job.request, job.recipes, sink.map_dtype, settings.decoders)
+    work = map_work(craft, job.classifier, job.plan, sink.known(), job.unit_images)
+    summary = carry_out(work, sink, settings.crew, listen)
+    if job.classifier.account is not None:
+        job.classifier.account.finish()
+    return summary
 
 
 # ---------------------------------------------------------------------- in memory
@@ -429,7 +420,7 @@ def explain(
         options=settings,
     )
     sink = MemorySink()
-    _run(job, source, sink, listen, how)
+    carry_out_job(job, source, sink, listen, how)
     known = {ref.image_id: label for ref, label in zip(source.refs, job.labels, strict=True)}
     maps = {
         recipe.label: sink.maps(
@@ -574,7 +565,7 @@ def explain_run(
         try:
             with beside(writer):
                 for job in jobs:
-                    summary = _run(job, source, writer, listen, settings)
+                    summary = carry_out_job(job, source, writer, listen, settings)
                     summaries[job.classifier.name] = summary
                     if summary.plan is not None and summary.plan != job.plan:
                         entries[job.classifier.name]["plan"] = summary.plan.to_dict()
@@ -630,7 +621,7 @@ def _recorded(plan: Mapping[str, Any] | None, classifier: Classifier, settings: 
     found = Plan(**plan)
     if settings.precision not in ("auto", found.precision):
         return None  # another batch may be the fastest then, or the only one that is exact
-    return replace(found, threads=settings.threads) if settings.threads else found
+    return found.within(settings.threads) if settings.threads else found
 
 
 def _resumed(

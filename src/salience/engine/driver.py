@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from salience.data.base import ImageRef
 from salience.engine.crew import Done, Pool, Task, distribute
 from salience.engine.events import Committed, Failed, Finished, Listener, PlanChanged, Progress, Started, ignore
 from salience.engine.passes import Calls
-from salience.engine.runner import Summary
+from salience.engine.plan import Plan
 from salience.engine.work import Computed, Work, put
-from salience.store.unit import FailureRow
-from salience.store.writer import RunWriter
+from salience.store.unit import FailureRow, Sink
 
 _TELL_EVERY_S = 0.1
+
+
+@dataclass
+class Summary:
+    """What a model's work came to."""
+
+    computed: int = 0
+    reused: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+    calls: Calls = field(default_factory=Calls)
+    plan: Plan | None = None
 
 
 @dataclass
@@ -25,13 +36,13 @@ class Driver:
     Parameters
     ----------
     writer
-        The run, which gives out the numbers of units.
+        The run, or memory, which gives out the numbers of units.
     workers
         How many workers there are, to be told.
     """
 
     work: Work
-    writer: RunWriter
+    writer: Sink
     workers: int = 1
     listen: Listener = ignore
 
@@ -45,6 +56,7 @@ class Driver:
         """Rows that an image needs, by the number of its unit."""
         self._sizes: dict[int, int] = {}
         self._settled = self._spent = self._inside = 0
+        self._most = max((part.rows for part in work.parts), default=0)
         self._told = 0.0
         self.summary = Summary(plan=work.plan, reused=work.reused)
 
@@ -79,7 +91,7 @@ class Driver:
         return s
 
     def on_rows(self, rows: int) -> None:
-        """Hear of rows that the model was given in the unit that this process computes."""
+        """Hear of rows that the model was given in the units that this process computes."""
         self._inside += rows
         now = time.perf_counter()
         if now - self._told >= _TELL_EVERY_S:  # passes of a small model come by the thousand
@@ -123,8 +135,9 @@ class Driver:
         """Count a unit that is written, and tell of what failed in it."""
         size = self._sizes[number]
         self._settled += size
-        self._spent += size * self._rows_of[number]
-        self._inside = 0
+        rows = size * self._rows_of[number]
+        self._spent += rows
+        self._inside = max(0, self._inside - rows)  # images that fail need fewer
         self.summary.failures += len(failures)
         for row in failures:
             f = row.failure
@@ -134,7 +147,6 @@ class Driver:
 
     def _started(self) -> None:
         work, plan = self.work, self.work.plan
-        most = max((part.rows for part in work.parts), default=0)
         self.listen(
             Started(
                 work.who,
@@ -142,9 +154,9 @@ class Driver:
                 work.reused,
                 plan.batch,
                 plan.memory_format,
-                plan.threads,
+                plan.threads * plan.lanes,
                 str(work.classifier.device),
-                most,
+                self._most,
                 work.verb,
                 self.workers,
             )
@@ -156,5 +168,6 @@ class Driver:
         if self._settled < self._images:
             share = min(1.0, (self._spent + self._inside) / max(1, self._rows))
         eta = elapsed * (1 - share) / share if share > 0 else float("inf")
-        rate = self._settled / max(1e-9, elapsed)
-        self.listen(Progress(self.work.who, self._settled, self._images, share, rate, eta))
+        done = min(self._images, self._settled + self._inside // max(1, self._most))
+        rate = done / max(1e-9, elapsed)
+        self.listen(Progress(self.work.who, done, self._images, share, rate, eta))

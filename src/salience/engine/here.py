@@ -8,7 +8,7 @@ from typing import Self
 
 from salience.engine.crew import Died, Done, Pool, Task
 from salience.engine.work import OnRows, Work, put, unheard
-from salience.store.writer import RunWriter
+from salience.store.unit import Sink
 
 
 class Here(Pool):
@@ -17,7 +17,7 @@ class Here(Pool):
     What a paid model answers is kept under the name of the unit until that is safe.
     """
 
-    def __init__(self, work: Work, writer: RunWriter, on_rows: OnRows = unheard) -> None:
+    def __init__(self, work: Work, writer: Sink, on_rows: OnRows = unheard) -> None:
         self._work, self._writer = work, writer
         self._account = work.classifier.account
         self._task: Task | None = None

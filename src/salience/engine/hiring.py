@@ -9,16 +9,17 @@ from types import TracebackType
 from typing import Self
 
 from salience.engine.crew import Crew
-from salience.engine.driver import Driver
+from salience.engine.driver import Driver, Summary
 from salience.engine.events import Listener, ignore
 from salience.engine.here import Here
+from salience.engine.lanes import Lanes
 from salience.engine.processes import Processes
-from salience.engine.runner import Summary
-from salience.engine.work import Work
+from salience.engine.work import OnRows, Work
 from salience.engine.worker import Assignment, Team
 from salience.errors import ModelError, SettingsError
 from salience.models.classifier import Classifier
 from salience.models.origin import Origin
+from salience.store.unit import Sink
 from salience.store.writer import RunWriter
 
 
@@ -61,7 +62,7 @@ class Staff:
             team.close()
 
 
-def carry_out(work: Work, writer: RunWriter, crew: Crew | Staff | None, listen: Listener = ignore) -> Summary:
+def carry_out(work: Work, writer: Sink, crew: Crew | Staff | None, listen: Listener = ignore) -> Summary:
     """Have work done, by this process where there is no crew, and return what it came to.
 
     Units are numbered before the first is begun: who computes them changes no byte of the run.
@@ -69,7 +70,8 @@ def carry_out(work: Work, writer: RunWriter, crew: Crew | Staff | None, listen: 
     Raises
     ------
     SettingsError
-        When there is a crew and the model is paid for: it is asked by one process, which counts.
+        When there is a crew and the model is paid for: it is asked by one process, which counts. When there is a crew
+        and no run directory.
     ModelError
         When there is a crew and the model was made in Python, so that a worker cannot load it.
     SalienceError
@@ -78,9 +80,12 @@ def carry_out(work: Work, writer: RunWriter, crew: Crew | Staff | None, listen: 
     if crew is None:
         driver = Driver(work, writer, listen=listen)
         tasks = driver.number()
-        with Here(work, writer, driver.on_rows) as pool:
-            driver.run(tasks, pool)
+        with _here(work, writer, driver.on_rows) as pool:
+            if tasks:
+                driver.run(tasks, pool)
         return driver.finish()
+    if not isinstance(writer, RunWriter):
+        raise SettingsError("Several workers write into a run directory: name one (out=, --out).")
     assignment = _assignment(work, writer)
     with _engaged(crew) as staff:
         driver = Driver(work, writer, staff.crew.workers, listen)
@@ -88,6 +93,11 @@ def carry_out(work: Work, writer: RunWriter, crew: Crew | Staff | None, listen: 
         if tasks:
             driver.run(tasks, staff.assign(assignment, str(work.classifier.device)))
     return driver.finish()
+
+
+def _here(work: Work, writer: Sink, on_rows: OnRows) -> Here | Lanes:
+    """Return who does work in this process: several threads where the plan says so."""
+    return Lanes(work, writer, on_rows) if work.plan.lanes > 1 and work.parts else Here(work, writer, on_rows)
 
 
 def check_crew(crew: Crew | Staff | None, classifiers: Iterable[Classifier], out: object) -> None:

@@ -1,8 +1,8 @@
-"""Explaining as work that workers can do: the units of a runner."""
+"""Explaining as work: the units of a runner."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,18 +16,8 @@ from salience.models.classifier import Classifier
 from salience.store.maps import Failure
 from salience.store.unit import FailureRow, Known, Recipe, UnitResult
 
-
-@dataclass
-class _Kept:
-    """A sink that knows nothing: what is to be done was decided before."""
-
-    map_dtype: str
-
-    def known(self) -> Known:
-        return Known()
-
-    def commit(self, unit: UnitResult) -> None:
-        raise NotImplementedError
+_SHARE = 4
+"""Of lanes: a unit is at most this part of the images that are left, so that all of them end together."""
 
 
 @dataclass(frozen=True)
@@ -38,22 +28,13 @@ class MapCraft:
     labels: tuple[int | None, ...]
     request: Request
     recipes: tuple[Recipe, ...]
-    unit_images: int
     map_dtype: str
+    decoders: int | None = None
 
     @contextmanager
     def open(self, classifier: Classifier, plan: Plan, on_rows: OnRows = unheard) -> Iterator[Compute]:
         """Have the model and the decoders ready, and leave all as it was found."""
-        runner = Runner(
-            classifier,
-            self.source,
-            self.labels,
-            self.request,
-            self.recipes,
-            plan,
-            _Kept(self.map_dtype),
-            unit_images=self.unit_images,
-        )
+        runner = self.runner(classifier, plan, on_rows)
 
         def compute(task: Task) -> Computed:
             return Computed(*runner.compute(task.images, task.members))
@@ -61,40 +42,66 @@ class MapCraft:
         with runner.ready():
             yield compute
 
+    def runner(self, classifier: Classifier, plan: Plan, on_rows: OnRows = unheard) -> Runner:
+        """Return what computes the units."""
+        return Runner(
+            classifier,
+            self.source,
+            self.labels,
+            self.request,
+            self.recipes,
+            plan,
+            self.map_dtype,
+            on_rows,
+            self.decoders,
+        )
 
-def map_work(runner: Runner) -> Work:
-    """Return what a runner has to do, for workers."""
-    name = runner.classifier.name
-    work = runner.missing(runner.sink.known())
-    size = runner.unit_images
+
+def map_work(craft: MapCraft, classifier: Classifier, plan: Plan, known: Known, unit_images: int) -> Work:
+    """Return what there is to explain.
+
+    Parameters
+    ----------
+    known
+        What is there already.
+    unit_images
+        Images in a unit at most: what is lost when the process is killed.
+    """
+    runner = craft.runner(classifier, plan)
+    name = classifier.name
+    work = runner.missing(known)
     parts = []
     for refs, members in work:
         calls = runner.calls_per_image(members) if members else Calls()
         rows = max(1, calls.forward + calls.backward)
-        parts += [
-            Part(tuple(ref.index for ref in refs[at : at + size]), members, rows) for at in range(0, len(refs), size)
-        ]
+        parts += [Part(tuple(ref.index for ref in some), members, rows) for some in _units(refs, unit_images, plan)]
 
     def lost(ref: ImageRef, members: tuple[int, ...], message: str) -> UnitResult:
         row = FailureRow(Failure(ref.image_id, "crash", message, name), None, runner.image_key(ref, None))
         return UnitResult(name, failures=[row])
 
-    craft = MapCraft(
-        runner.source,
-        tuple(runner.labels),
-        runner.request,
-        tuple(runner.recipes),
-        runner.unit_images,
-        runner.sink.map_dtype,
-    )
-    reused = len(runner.source.refs) - sum(len(refs) for refs, _ in work)
     return Work(
-        classifier=runner.classifier,
-        source=runner.source,
+        classifier=classifier,
+        source=craft.source,
         verb="explain",
         craft=craft,
-        plan=runner.plan,
+        plan=plan,
         parts=parts,
-        reused=reused,
+        reused=len(craft.source.refs) - sum(len(refs) for refs, _ in work),
         lost=lost,
+        name=lambda task: runner.unit_name(task.images, task.members),
     )
+
+
+def _units(refs: Sequence[ImageRef], most: int, plan: Plan) -> list[Sequence[ImageRef]]:
+    """Cut images into units; where there are lanes, the last ones are of a single batch."""
+    if plan.lanes == 1:
+        return [refs[at : at + most] for at in range(0, len(refs), most)]
+    units: list[Sequence[ImageRef]] = []
+    at = 0
+    while at < len(refs):
+        batches = -(-(len(refs) - at) // (_SHARE * plan.batch))
+        size = min(most, batches * plan.batch)
+        units.append(refs[at : at + size])
+        at += size
+    return units

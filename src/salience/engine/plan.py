@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -27,6 +27,9 @@ class Plan:
     order that depends on a row's place in the batch. ``exact`` says whether rows were found to be independent of their
     place, byte for byte; where they are not, maps of an image agree to about 1e-6 between batches.
 
+    ``threads`` work on a model call together, and ``lanes`` of calls are under way side by side, on the CPU: see
+    :mod:`salience.engine.lanes`. How many there are changes no byte.
+
     ``precision`` is that of model calls, see :mod:`salience.engine.precision`: the one part of a plan that changes
     results by more than the order of sums does. It is part of every recipe, so results of two are never mixed.
     """
@@ -38,6 +41,7 @@ class Plan:
     attention: Literal["fused", "math"] = "fused"
     exact: bool = True
     precision: Precision = "float32"
+    lanes: int = 1
 
     @property
     def torch_format(self) -> torch.memory_format:
@@ -47,6 +51,11 @@ class Plan:
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
             raise SettingsError(f"The precision is {self.precision!r}; choose {' or '.join(get_args(Precision))}.")
+
+    def within(self, threads: int) -> Plan:
+        """Return the plan for so many threads in all."""
+        each = min(self.threads or threads, threads)
+        return replace(self, threads=each, lanes=threads // each if self.lanes > 1 else 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

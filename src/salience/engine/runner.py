@@ -1,4 +1,4 @@
-"""One model over a source of images: decode ahead, explain, hand finished units to the sink, survive anything."""
+"""One model over the images of a unit: decode, explain, pack what is to be stored, survive anything."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,6 @@ from torch import Tensor
 
 from salience.data.base import ImageRef, ImageSource
 from salience.data.decode import LoadedImage
-from salience.engine.committer import Committer
-from salience.engine.events import Failed, Finished, Listener, PlanChanged, Progress, Started, ignore
 from salience.engine.fills import DRAWN
 from salience.engine.landing import Flight, Landed
 from salience.engine.loader import Decode, Loader, Stream
@@ -33,17 +31,17 @@ from salience.engine.sweep import Batch, OutOfMemory, Sweep
 from salience.engine.targets import Target
 from salience.engine.transfer import upload
 from salience.engine.tune import running
+from salience.engine.work import OnRows, unheard
 from salience.errors import ImagesError
 from salience.models.classifier import Classifier
 from salience.store.maps import Failure
-from salience.store.unit import Content, FailureRow, ImageResult, Known, MapRows, Recipe, Sink, UnitResult
+from salience.store.unit import Content, FailureRow, ImageResult, Known, MapRows, Recipe, UnitResult
 
 Array = npt.NDArray[Any]
 
 UNIT_BYTES = 64 * 2**20
 UNIT_CALLS = 4096
 UNIT_IMAGES = 1024
-_TELL_EVERY_S = 0.1
 _NO_CLASS = {
     "label": "The label is to be explained, and the image has none. Give labels, or use the target 'predicted'.",
     "given": "There is no class to explain: the reference has no usable answer for this image, or the model no such "
@@ -62,18 +60,6 @@ class Request:
     seed: int = 0
     pool: Pool | None = None
     """Other images, where a method needs them."""
-
-
-@dataclass
-class Summary:
-    """What a model's work came to."""
-
-    computed: int = 0
-    reused: int = 0
-    failures: int = 0
-    seconds: float = 0.0
-    calls: Calls = field(default_factory=Calls)
-    plan: Plan | None = None
 
 
 def make_recipes(
@@ -137,14 +123,18 @@ def result_key(content: str, label: int | None) -> str:
 
 @dataclass
 class Runner:
-    """Explains the images of a source with one model; :meth:`run` does the work.
+    """Explains images of a source with one model, unit by unit; see :mod:`salience.engine.mapping`.
 
     Parameters
     ----------
     labels
         True class of each image of the source, None where unknown; the class to explain where the target is ``given``.
-    unit_images
-        Images in a work unit, which is lost at most when the process is killed; chosen when None.
+    map_dtype
+        The stored type: ``float16`` or ``float32``.
+    on_rows
+        Hears of the rows that the model is given, forward and backward.
+    decoders
+        Threads that decode; as many as there are cores for each lane of the plan when None.
     """
 
     classifier: Classifier
@@ -153,83 +143,15 @@ class Runner:
     request: Request
     recipes: Sequence[Recipe]
     plan: Plan
-    sink: Sink
-    listen: Listener = ignore
-    unit_images: int = 64
+    map_dtype: str
+    on_rows: OnRows = unheard
     decoders: int | None = None
 
     def __post_init__(self) -> None:
-        self._begin = time.perf_counter()
-        self._total = self._spent = self._done = self._images = 0
-        self._told = 0.0
         self._stamps: dict[int, tuple[int, int]] = {}
         self._sweeps: dict[tuple[int, ...], Sweep] = {}
+        self._refs = {ref.index: ref for ref in self.source.refs}
         self._label_of = {ref.index: label for ref, label in zip(self.source.refs, self.labels, strict=True)}
-
-    def run(self) -> Summary:
-        """Compute what is missing.
-
-        Raises
-        ------
-        SalienceError
-            When the model or the sink fails; everything committed before is safe.
-        """
-        begin = time.perf_counter()
-        summary = Summary(plan=self.plan)
-        work = self.missing(self.sink.known())
-        summary.reused = len(self.source.refs) - len({ref.index for refs, _ in work for ref in refs})
-        self._begin = time.perf_counter()
-        account = self.classifier.account
-        with running(self.classifier, self.plan), Committer(self.sink, self.listen, self.classifier) as writer:
-            sweeps = {members: self._sweep(members) for _, members in work}
-            self._total = sum(len(refs) * self._cost(sweeps[members]) for refs, members in work)
-            self._spent = 0
-            self._told = 0.0
-            self._images = sum(len(refs) for refs, _ in work)
-            self._done = 0
-            any_sweep = next(iter(sweeps.values()), None)
-            calls = any_sweep.calls_per_image() if any_sweep else Calls()
-            self.listen(
-                Started(
-                    self.classifier.name,
-                    self._images,
-                    summary.reused,
-                    self.plan.batch,
-                    self.plan.memory_format,
-                    self.plan.threads,
-                    str(self.classifier.device),
-                    calls.forward + calls.backward,
-                )
-            )
-            with self._loading() as decode:
-                stream = decode([ref for refs, _ in work for ref in refs], self.plan.batch)
-                for refs, members in work:
-                    for at in range(0, len(refs), self.unit_images):
-                        some = refs[at : at + self.unit_images]
-                        name = self._unit_name(some, members)
-                        if account is not None:
-                            account.begin(name)
-                        writer.put(self._unit(some, members, sweeps[members], stream, summary), name)
-        if account is not None:
-            account.finish()
-        summary.seconds = time.perf_counter() - begin
-        for sweep in sweeps.values():
-            summary.calls += sweep.calls
-        self.listen(
-            Finished(
-                self.classifier.name,
-                summary.computed,
-                summary.reused,
-                summary.failures,
-                round(summary.seconds, 3),
-                round(summary.computed / max(1e-9, time.perf_counter() - self._begin), 3),
-                summary.calls.forward,
-                summary.calls.backward,
-            )
-        )
-        return summary
-
-    # ------------------------------------------------------------------ for workers
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -245,11 +167,10 @@ class Runner:
         SalienceError
             When the model fails.
         """
-        by_place = {ref.index: ref for ref in self.source.refs}
-        refs = [by_place[i] for i in images]
+        refs = [self._refs[place] for place in images]
         sweep = self._sweeps.setdefault(members, self._sweep(members))
         before = replace(sweep.calls)
-        unit = self._unit(refs, members, sweep, self._decode(refs, sweep.plan.batch), Summary())
+        unit = self._unit(refs, members, sweep, self._decode(refs, sweep.plan.batch))
         spent = Calls(sweep.calls.forward - before.forward, sweep.calls.backward - before.backward)
         return unit, spent, sweep.plan
 
@@ -310,20 +231,17 @@ class Runner:
             self.request.pool,
         )
 
-    def _cost(self, sweep: Sweep) -> int:
-        calls = sweep.calls_per_image()
-        return calls.forward + calls.backward
-
     def _decoders(self) -> int:
         if self.decoders:
             return self.decoders
-        return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+        return max(1, min(8, cores // self.plan.lanes))
 
     # ------------------------------------------------------------------ one unit
 
-    def _unit_name(self, refs: Sequence[ImageRef], members: tuple[int, ...]) -> str:
+    def unit_name(self, images: Sequence[int], members: tuple[int, ...]) -> str:
         """Name a unit by what is in it: begun again after a kill, it finds the answers that were paid for."""
-        what = ([self.recipes[i].id for i in members], [ref.image_id for ref in refs])
+        what = ([self.recipes[i].id for i in members], [self._refs[place].image_id for place in images])
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
     def _unit(
@@ -332,7 +250,6 @@ class Runner:
         members: tuple[int, ...],
         sweep: Sweep,
         stream: Stream,
-        summary: Summary,
     ) -> UnitResult:
         begin = time.perf_counter()
         unit = UnitResult(self.classifier.name, maps={self.recipes[i].id: MapRows() for i in members})
@@ -359,9 +276,6 @@ class Runner:
                 ready, flying = [], begun
         self._land(unit, members, flying)
         unit.seconds = time.perf_counter() - begin
-        summary.computed += len(unit.images)
-        summary.failures += len(unit.failures)
-        summary.plan = sweep.plan
         return unit
 
     def _explain(
@@ -374,7 +288,6 @@ class Runner:
             self.source.finish([ref for ref, _ in ready], pixels),
             torch.tensor([-1 if (v := self._label_of[ref.index]) is None else v for ref, _ in ready]),
         )
-        planned = sweep.plan
         try:
             result = sweep.run(batch)
         except OutOfMemory as error:
@@ -385,9 +298,6 @@ class Runner:
             message = f"There is no memory for a batch of one image: {error}"
             self._fail(unit, ref.image_id, "memory", message, self.image_key(ref, image.content_hash))
             return []
-        finally:
-            if sweep.plan != planned:
-                self.listen(PlanChanged(self.classifier.name, sweep.plan.batch))
         return [Flight(ready, result, [self._pack(m.values) for m in result.maps])]
 
     def _land(self, unit: UnitResult, members: tuple[int, ...], flights: Sequence[Flight]) -> None:
@@ -411,8 +321,6 @@ class Runner:
         names = [(ref.image_id, result_key(image.content_hash, self._label(ref))) for ref, image in ready]
         for i, place in enumerate(members):
             self._collect(unit, self.recipes[place], host, i, names, kept)
-        self._done += len(ready)
-        self._tell()
 
     def _content_of(self, ref: ImageRef, image: LoadedImage) -> Content:
         size, changed = self._stamps.pop(ref.index)
@@ -452,7 +360,7 @@ class Runner:
         """Bring raw maps (N, T, h, w) to the stored type: values, scales (N, T), and whether they are finite (N, T)."""
         top = maps.abs().amax((2, 3)).float()
         finite = torch.isfinite(top)
-        if self.sink.map_dtype == "float32":
+        if self.map_dtype == "float32":
             return maps.float(), torch.ones_like(top), finite
         scale = torch.where(finite & (top > torch.finfo(torch.float32).tiny), top, torch.ones_like(top))
         return (maps.float() / scale[:, :, None, None]).to(torch.float16), scale, finite
@@ -463,30 +371,9 @@ class Runner:
         method = None if recipe is None else recipe.label
         failure = Failure(image_id, kind, message, self.classifier.name, method)
         unit.failures.append(FailureRow(failure, None if recipe is None else recipe.id, key))
-        self.listen(Failed(self.classifier.name, image_id, method, kind, message))
-
-    # ------------------------------------------------------------------ progress
 
     def _on_calls(self, calls: Calls) -> None:
-        self._spent += calls.forward + calls.backward
-        now = time.perf_counter()
-        if now - self._told >= _TELL_EVERY_S:  # passes of a small model come by the thousand
-            self._told = now
-            self._tell()
-
-    def _tell(self) -> None:
-        elapsed = time.perf_counter() - self._begin
-        share = min(1.0, self._spent / self._total) if self._total else 1.0
-        self.listen(
-            Progress(
-                self.classifier.name,
-                self._done,
-                self._images,
-                share,
-                self._done / elapsed if elapsed > 0 else 0.0,
-                elapsed * (1 - share) / share if share > 0 else float("inf"),
-            )
-        )
+        self.on_rows(calls.forward + calls.backward)
 
 
 def to_pixels(images: Sequence[Array], classifier: Classifier) -> Tensor:

@@ -6,10 +6,14 @@ import hashlib
 import json
 import os
 import platform
+import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import platformdirs
@@ -22,11 +26,18 @@ from salience.engine.plan import MemoryFormat, Plan, Precision
 from salience.engine.precision import casting, exact_convolutions
 from salience.errors import ModelError
 from salience.models.classifier import GRADIENTS, Classifier, as_found
+from salience.models.twin import twin
 
-_CACHE_VERSION = 6
+_CACHE_VERSION = 7
 _PAID_BATCH = 16
 _BATCH_S = 1e-3
 """What the engine itself takes for a batch, about: of two batches that are equally fast, the larger one wins."""
+_LANE_THREADS = (1, 4)
+"""So many threads of a lane are tried."""
+_LANES_ON_CUDA = 2
+_LANES_WORTH = 1.25
+"""Lanes are taken up to this cost of one call after another: of those, the fastest is known, of calls side by side the
+median, and images are decoded and results written beside them."""
 _MAX_BATCH = {"cpu": 256, "cuda": 512, "mps": 256}
 
 
@@ -66,6 +77,9 @@ def make_plan(
             plan = _measure(classifier, gradients, batch, memory_format, threads, precision, budget_s)
     else:
         plan = _measure(classifier, gradients, batch, memory_format, threads, precision, budget_s)
+    if classifier.device.type == "cuda" and _has_twins(classifier, plan, gradients):
+        # while one lane's images are decoded and its results written, the device has the other's to do
+        plan = replace(plan, lanes=_LANES_ON_CUDA)
     plan = _exact(classifier, plan, movable=not fixed)
     _store(path, plan)
     return plan
@@ -165,13 +179,48 @@ def _measure(
             start = batch = start // 2
     seconds = {f: cost(replace(like, batch=start, memory_format=f)) for f in formats}
     fastest = min(formats, key=lambda f: seconds[f])
-    best = replace(like, batch=start, memory_format=fastest)
+    alone = replace(like, batch=start, memory_format=fastest)
+    wide = batch or min(2 * start, largest_batch(classifier))  # one core is best at larger batches than two are
+    best, value = _in_lanes(classifier, alone, seconds[fastest], wide, cost, gradients)
     if batch is None:
-        best, _ = climb(best, seconds[fastest], cost, deadline=deadline, largest=largest_batch(classifier))
-    if threads is None and count > 3 and time.perf_counter() < deadline:
+        best, _ = climb(best, value, cost, deadline=deadline, largest=largest_batch(classifier))
+    if threads is None and best.lanes == 1 and count > 3 and time.perf_counter() < deadline:
         half = replace(best, threads=count // 2)
         best = min((best, half), key=cost)
     return best
+
+
+def _in_lanes(
+    classifier: Classifier, plan: Plan, value: float, batch: int, cost: Callable[[Plan], float], gradients: bool
+) -> tuple[Plan, float]:
+    """Return the plan with calls side by side where that is about as fast or faster, else as it is; and its cost."""
+    if classifier.device.type != "cpu" or plan.threads < 2 or not _has_twins(classifier, plan, gradients):
+        return plan, value
+    found = []
+    for threads in _LANE_THREADS:
+        trial = replace(plan, batch=batch, threads=threads, lanes=plan.threads // threads)
+        if trial.lanes > 1:
+            try:
+                found.append((cost(trial), trial))
+            except (RuntimeError, MemoryError, ModelError):  # too large for the memory, or no thread can run it
+                continue
+    if not found:
+        return plan, value
+    seconds, best = min(found, key=lambda item: item[0])
+    return (best, seconds) if seconds < value * _LANES_WORTH else (plan, value)
+
+
+def _has_twins(classifier: Classifier, plan: Plan, gradients: bool) -> bool:
+    """Tell whether the model has a twin that answers with the same bytes."""
+    try:
+        with running(classifier, replace(plan, threads=1) if classifier.device.type == "cpu" else plan):
+            pixels = _probe(classifier, plan)
+            logits, slope = _call(classifier, pixels, plan, gradients)
+            other, other_slope = _call(twin(classifier), pixels, plan, gradients)
+    except (ModelError, RuntimeError, MemoryError):
+        return False
+    same = torch.equal(logits, other)
+    return same and (slope is None or other_slope is None or torch.equal(slope, other_slope))
 
 
 def largest_batch(classifier: Classifier) -> int:
@@ -217,6 +266,10 @@ def seconds_per_row(classifier: Classifier, plan: Plan, gradients: bool, at_leas
     tells more about the machine's other work than about the model. Of one that takes 0.3 s, one is enough.
     """
     pixels = _probe(classifier, plan)
+    if plan.lanes > 1:
+        with running(classifier, plan):
+            call = partial(_call, pixels=pixels, plan=plan, gradients=gradients)
+            return side_by_side(classifier, plan, call, at_least_s) / plan.batch
     best, spent, calls = float("inf"), 0.0, 0
     with running(classifier, plan):
         _call(classifier, pixels, plan, gradients)
@@ -230,6 +283,34 @@ def seconds_per_row(classifier: Classifier, plan: Plan, gradients: bool, at_leas
     return best / plan.batch
 
 
+def side_by_side(classifier: Classifier, plan: Plan, call: Callable[[Classifier], object], at_least_s: float) -> float:
+    """Time calls of twins in as many threads as the plan has lanes; return the seconds from one call to the next.
+
+    Must be used inside :func:`running`.
+    """
+    begin = threading.Barrier(plan.lanes, timeout=60)
+
+    def calls_a_second(model: Classifier) -> float:
+        torch.set_num_threads(plan.threads)
+        times: list[float] = []
+        try:
+            call(model)
+            begin.wait()
+        except BaseException:
+            begin.abort()  # nobody waits for one that failed
+            raise
+        began = time.perf_counter()
+        while not times or time.perf_counter() - began < at_least_s:
+            start = time.perf_counter()
+            call(model)
+            times.append(time.perf_counter() - start)
+        return 1 / statistics.median(times)
+
+    twins = [twin(classifier) for _ in range(plan.lanes)]
+    with ThreadPoolExecutor(plan.lanes) as pool:
+        return 1 / sum(pool.map(calls_a_second, twins))
+
+
 @contextmanager
 def running(classifier: Classifier, plan: Plan) -> Iterator[None]:
     """Freeze the model and set threads, memory format and kernels as ``plan`` says; leave all as it was found.
@@ -238,7 +319,7 @@ def running(classifier: Classifier, plan: Plan) -> Iterator[None]:
     """
     threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
     kernels = (cudnn.deterministic, cudnn.benchmark)
-    if plan.threads:
+    if plan.threads not in (0, threads):
         torch.set_num_threads(plan.threads)
     cudnn.deterministic, cudnn.benchmark = True, False
     try:
@@ -250,7 +331,8 @@ def running(classifier: Classifier, plan: Plan) -> Iterator[None]:
             stack.enter_context(as_found(classifier.module, plan.torch_format))
             yield
     finally:
-        torch.set_num_threads(threads)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
         cudnn.deterministic, cudnn.benchmark = kernels
 
 

@@ -18,8 +18,7 @@ from salience.engine.passes import Calls
 from salience.engine.plan import Plan
 from salience.models.classifier import Classifier
 from salience.store.maps import Failure
-from salience.store.unit import Content, FailureRow, MapRows, StageUnit, UnitResult
-from salience.store.unit_writer import UnitWriter
+from salience.store.unit import Content, FailureRow, MapRows, StageUnit, UnitResult, UnitSink
 
 OnRows = Callable[[int], None]
 
@@ -112,7 +111,7 @@ class Work:
         return self.called or self.classifier.name
 
 
-def put(writer: UnitWriter, number: int, computed: Computed) -> Done:
+def put(writer: UnitSink, number: int, computed: Computed) -> Done:
     """Write a unit under its number, and return what there is to tell of it.
 
     Raises

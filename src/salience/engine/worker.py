@@ -90,7 +90,7 @@ class Worker:
         if Path(assignment.directory).is_dir():
             os.chdir(assignment.directory)  # paths are relative to where the command was typed
         classifier = self._model(assignment, device)
-        plan = replace(assignment.plan, device=str(classifier.device), threads=threads)
+        plan = replace(assignment.plan, device=str(classifier.device), threads=threads, lanes=1)
         self._writer = UnitWriter(assignment.folder, assignment.info, assignment.claim)
         self._compute = self._open.enter_context(assignment.craft.open(classifier, plan))
 

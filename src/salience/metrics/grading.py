@@ -101,7 +101,7 @@ class ScoreCraft:
     @contextmanager
     def open(self, classifier: Classifier, plan: Plan, on_rows: OnRows = unheard) -> Iterator[Compute]:
         """Have the decoders ready."""
-        threads = max(1, min(_DECODERS, os.cpu_count() or 1))
+        threads = max(1, min(_DECODERS, (os.cpu_count() or 1) // plan.lanes))
         with ThreadPoolExecutor(threads, thread_name_prefix="decode") as decoders:
             yield _Grader(self, self.scorer(classifier), plan, decoders, on_rows).compute
 

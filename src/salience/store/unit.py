@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -113,7 +114,19 @@ class Known:
     """(model name, or recipe id, image id) -> key."""
 
 
-class Sink(Protocol):
+class UnitSink(Protocol):
+    """Where units go, each under a number that it has from before; all or nothing."""
+
+    def write(self, number: int, unit: UnitResult) -> None:
+        """Take a unit of maps."""
+        ...
+
+    def write_stage(self, number: int, unit: StageUnit) -> None:
+        """Take a unit of another stage."""
+        ...
+
+
+class Sink(UnitSink, Protocol):
     """Where results go: a run directory, or memory."""
 
     map_dtype: str
@@ -122,6 +135,14 @@ class Sink(Protocol):
         """Return what is there already."""
         ...
 
-    def commit(self, unit: UnitResult) -> None:
-        """Take a unit's results, all or nothing."""
+    def reserve(self, count: int) -> int:
+        """Set numbers aside for units; return the first."""
+        ...
+
+    def take(self, number: int, grids: Mapping[str, tuple[int, int]]) -> None:
+        """Take note of a unit that was written, and of the grids of its maps by recipe."""
+        ...
+
+    def beside(self) -> UnitSink:
+        """Return where another thread of this process puts its units."""
         ...

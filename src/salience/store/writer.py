@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import time
 from collections.abc import Mapping
@@ -211,18 +212,22 @@ class RunWriter(UnitWriter):
             self._unit += 1
 
     def reserve(self, count: int) -> int:
-        """Set numbers aside for units that other processes write; return the first."""
+        """Set numbers aside for units; return the first."""
         with self._turn:
             first = self._unit
             self._unit += count
             return first
 
     def take(self, number: int, grids: Mapping[str, tuple[int, int]]) -> None:
-        """Take note of a unit that another process wrote, and of the grids of its maps by recipe."""
+        """Take note of a unit that was written, and of the grids of its maps by recipe."""
         with self._turn:
             for recipe, grid in grids.items():
                 array = self._array(recipe, grid)
                 array.grow((number + 1) * array.per_shard)
+
+    def beside(self) -> UnitWriter:
+        """Return a writer of units for another thread, which shares nothing with this one but the folder."""
+        return UnitWriter(self.folder, copy.deepcopy(self.info), self.claim)
 
     def learn(self, recipe: str, grid: tuple[int, int]) -> None:
         """Take note of the grid of a recipe's maps, in ``run.json`` too."""

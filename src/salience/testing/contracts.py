@@ -250,10 +250,9 @@ class _DyingWriter(RunWriter):
 
     dying = False
 
-    def commit(self, unit: UnitResult) -> None:
-        if self._unit == 1:
-            self.dying = True
-        super().commit(unit)
+    def write(self, number: int, unit: UnitResult) -> None:
+        self.dying = number == 1
+        super().write(number, unit)
 
     def _predictions(self, unit: UnitResult) -> dict[str, list[Any]]:
         if self.dying:

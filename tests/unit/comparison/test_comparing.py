@@ -385,9 +385,9 @@ def dying(after: int, what: str) -> type[RunWriter]:
             if here and left[0] < 0:
                 raise Killed
 
-        def commit(self, unit: Any) -> None:
+        def write(self, number: int, unit: Any) -> None:
             self._die(what == "maps")
-            super().commit(unit)
+            super().write(number, unit)
 
         def write_stage(self, number: int, unit: Any) -> None:
             self._die(what in unit.tables)

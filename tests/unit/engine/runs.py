@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from salience.engine.driver import Summary
 from salience.engine.events import Event
-from salience.engine.runner import Summary
 from salience.explaining import Outcome, RunSettings, explain_run
 from salience.models.classifier import Classifier
 from salience.testing.contracts import example_images

@@ -14,9 +14,12 @@ import torch
 import salience
 from salience.data.labels import resolve_labels
 from salience.data.source import open_images
+from salience.engine.driver import Summary
 from salience.engine.events import Event, Failed, PlanChanged
+from salience.engine.hiring import carry_out
+from salience.engine.mapping import MapCraft, map_work
 from salience.engine.plan import Plan
-from salience.engine.runner import Request, Runner, Summary, make_recipes
+from salience.engine.runner import Request, make_recipes
 from salience.engine.targets import parse_target
 from salience.errors import ModelError
 from salience.methods.registry import parse_method
@@ -39,7 +42,8 @@ def explain(
     source, sink, events = open_images(images), MemorySink(), []
     labels = resolve_labels(source.refs, None, None, classifier.num_classes).values
     plan = Plan(batch, "contiguous", 1)
-    summary = Runner(classifier, source, labels, request, recipes, plan, sink, events.append, 64).run()
+    craft = MapCraft(source, tuple(labels), request, tuple(recipes), "float32")
+    summary = carry_out(map_work(craft, classifier, plan, sink.known(), 64), sink, None, events.append)
     maps = {
         r.label: sink.maps(
             r, signed=False, labels={}, input_size=classifier.preprocessing.size, class_names=classifier.class_names
