@@ -616,9 +616,9 @@ def _with_queries(entries: dict[str, dict[str, Any]], jobs: Sequence[Job]) -> di
 
 def _recorded(plan: Mapping[str, Any] | None, classifier: Classifier, settings: RunSettings) -> Plan | None:
     """Return the plan that a run already has for this model, where it is of this kind of device and precision."""
-    if not plan or plan.get("device") != str(classifier.device):
+    found = Plan.read(plan)
+    if found is None or found.device != str(classifier.device):
         return None
-    found = Plan(**plan)
     if settings.precision not in ("auto", found.precision):
         return None  # another batch may be the fastest then, or the only one that is exact
     return found.within(settings.threads) if settings.threads else found

@@ -22,7 +22,7 @@ Pixels = NDArray[np.uint8] | NDArray[np.float32]
 HASH_LENGTH = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageRef:
     """One image of a source, without its pixels.
 

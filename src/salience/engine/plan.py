@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -51,6 +52,14 @@ class Plan:
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
             raise SettingsError(f"The precision is {self.precision!r}; choose {' or '.join(get_args(Precision))}.")
+
+    @classmethod
+    def read(cls, entry: Mapping[str, Any] | None) -> Plan | None:
+        """Return the plan that :meth:`to_dict` made plain values of; None where this version knows it not."""
+        try:
+            return cls(**entry) if entry else None
+        except (TypeError, SettingsError):
+            return None
 
     def within(self, threads: int) -> Plan:
         """Return the plan for so many threads in all."""

@@ -366,8 +366,8 @@ def _recall(path: Path | None) -> Plan | None:
     if path is None:
         return None
     try:
-        return Plan(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # not there, or of another version: measuring again is the cure
+        return Plan.read(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # not there, or damaged: measuring again is the cure
         return None
 
 

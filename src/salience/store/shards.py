@@ -77,6 +77,10 @@ class MapArray:
                 "it or start another."
             ) from error
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is open: a worker opens its own."""
+        return {**self.__dict__, "_opened": None}
+
     @classmethod
     def create(
         cls,
