@@ -60,7 +60,11 @@ _MAPS = arrays(np.float64, (7, 7), elements=st.floats(-5, 5))
 
 
 @settings(max_examples=50, deadline=None)
-@given(_MAPS, st.permutations(range(49)), st.sampled_from([1e-20, 0.1, 1e20]))
+@given(
+    _MAPS.map(lambda map_: np.where(np.abs(map_) < 1e-200, 0, map_)),  # nothing that scaling makes zero
+    st.permutations(range(49)),
+    st.sampled_from([1e-20, 0.1, 1e20]),
+)
 def test_only_sizes_count_not_places_or_signs_or_scale(map_: np.ndarray, order: list[int], scale: float) -> None:
     shuffled = (-map_.ravel()[order] * scale).reshape(7, 7)
     for measure in (spatial_entropy, gini, half_mass_area):
