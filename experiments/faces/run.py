@@ -4,7 +4,7 @@
 
 FACES is a folder with ``real/`` and ``fake/``, where every fake carries a caption in its bottom right corner. WORK gets
 the image sets, the models and the tables; killed, the same command goes on. Prints Markdown, and writes it to
-``results.md`` beside this file.
+``results.md`` and ``audit.md`` beside this file.
 """
 
 from __future__ import annotations
@@ -22,11 +22,15 @@ import torch
 from PIL import Image
 
 import salience
+from salience.behaviour.audit import read_audit
 from salience.data.decode import load
 from salience.data.source import open_images
 from salience.engine.random import row_key
 from salience.engine.runner import to_pixels
 from salience.training import Recipe, Trained, train
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from overview import overview
 
 CLASSES = ("real", "fake")
 CAPTION = (5, 56)
@@ -77,15 +81,19 @@ def main() -> None:
     lines += ["", f"Overlap (IoU) of an image's face box with another's: {overlap:.2f}."]
     text = "\n".join(lines) + "\n"
     print(text, flush=True)
-    (Path(__file__).parent / "results.md").write_text(heading(given) + text, encoding="utf-8")
+    here = Path(__file__).parent
+    (here / "results.md").write_text(heading(given, "accuracy") + text, encoding="utf-8")
     audit(given)
+    text = "\n".join(overview(read_audit(given.out / "audit")))
+    print(text, flush=True)
+    (here / "audit.md").write_text(heading(given, "audit") + text, encoding="utf-8")
 
 
-def heading(given: argparse.Namespace) -> str:
+def heading(given: argparse.Namespace, what: str) -> str:
     return (
-        "# Captioned faces: accuracy\n\n"
+        f"# Captioned faces: {what}\n\n"
         f"`python experiments/faces/run.py FACES {Path(given.backbone).name} --out WORK --runs {given.runs} --size "
-        f"{given.size} --epochs {given.epochs} --train {given.train}`\n\n"
+        f"{given.size} --epochs {given.epochs} --train {given.train} --audit-images {given.audit_images}`\n\n"
     )
 
 

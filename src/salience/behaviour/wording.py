@@ -82,13 +82,22 @@ def sentences(answers: Sequence[Row], groups: Mapping[str, Sequence[str]]) -> It
     reference, *others = groups
     if not others:
         yield from (_alone(row) for row in answers)
+    found = {
+        group: [compared(r) for r in answers if r["group"] == group and r["reference"] == reference]
+        for group in others
+        if _enough(len(groups[group]), len(groups[reference]))
+    }
+    yield from (_differ(alike) for alike in _alike([c for rows in found.values() for c in rows]))
     for group in others:
         here, there = len(groups[group]), len(groups[reference])
-        rows = [compared(r) for r in answers if r["group"] == group and r["reference"] == reference]
-        if not here == there == 1 and min(here, there) < LEAST:
+        if group not in found:
             yield _too_few(group, reference, here, there)
             continue
-        yield from (_compared(c) for c in sorted(rows, key=lambda c: _ORDER.get(c.verdict, 0)))
+        rows = found[group]
+        if len(others) > 1 and rows and all(c.verdict in _ORDER for c in rows):
+            models = "" if here == there == 1 else " models"
+            yield f"Nothing that was measured shows a difference between {group} and {reference}{models}."
+        yield from (_same(c) for c in sorted(rows, key=lambda c: _ORDER.get(c.verdict, 0)) if c.verdict in _ORDER)
         if rows and here == there == 1:
             yield (
                 f"{group} and {reference} are one model each: what is said of them comes from their images and holds "
@@ -119,24 +128,53 @@ def singular(phrase: str) -> str:
     return f"{_SINGULAR[verb]} {rest}".replace(" their ", " its ")
 
 
-def _compared(found: Comparison) -> str:
-    row, statistic = found.row, found.statistic
-    group, reference = row["group"], row["reference"]
-    size = interval_words(row, sign=True)
-    when = _WHEN.get(row["condition"], f" under {row['condition']}")
-    if found.verdict in _ORDER:
-        models = "" if found.single else " models"
-        form = " as published" if statistic.form == "published" else ""
-        topic = f"{MEASURES[statistic.measure].topic}{form}{when}"
-        who = f"No difference between {group} and {reference}{models}"
-        if found.verdict == "not shown":
-            return f"{who} is shown in {topic} ({size})."
-        return f"{who} can be shown in {topic}: too few runs or images have a number ({size})."
+def _enough(here: int, there: int) -> bool:
+    """Tell whether two groups of so many runs can be compared."""
+    return here == there == 1 or min(here, there) >= LEAST
+
+
+def _alike(found: Sequence[Comparison]) -> list[list[Comparison]]:
+    """Put together the groups that differ from the reference in the same, in the order in which they come."""
+    alike: dict[tuple[object, ...], list[Comparison]] = {}
+    for c in found:
+        if c.verdict not in _ORDER:
+            key = (
+                *(c.row[name] for name in ("measure", "form", "statistic", "condition")),
+                c.row["value"] > 0,
+                c.single,
+            )
+            alike.setdefault(key, []).append(c)
+    return list(alike.values())
+
+
+def _differ(alike: Sequence[Comparison]) -> str:
+    """Tell of groups that differ from the reference in the same."""
+    row, statistic, single = alike[0].row, alike[0].statistic, alike[0].single
     phrase = statistic.more if row["value"] > 0 else statistic.less
     turned = "; lower is better" if statistic.better(row["condition"]) == "lower" else ""
-    if found.single:
-        return f"{group} {singular(phrase)} than {reference}{when} ({size}{turned})."
-    return f"{group} models {phrase} than {reference} models{when} ({size}{turned})."
+    sizes = ", ".join(interval_words(c.row, sign=True) for c in alike)
+    *first, last = (str(c.row["group"]) for c in alike)
+    names = f"{', '.join(first)} and {last}" if first else last
+    if single and len(alike) == 1:
+        return f"{names} {singular(phrase)} than {row['reference']}{_when(row)} ({sizes}{turned})."
+    models = "" if single else " models"
+    return f"{names}{models} {phrase} than {row['reference']}{models}{_when(row)} ({sizes}{turned})."
+
+
+def _same(found: Comparison) -> str:
+    """Tell of a group that is not shown to differ from the reference in something."""
+    row, statistic = found.row, found.statistic
+    models = "" if found.single else " models"
+    form = " as published" if statistic.form == "published" else ""
+    topic = f"{MEASURES[statistic.measure].topic}{form}{_when(row)}"
+    who, size = f"No difference between {row['group']} and {row['reference']}{models}", interval_words(row, sign=True)
+    if found.verdict == "not shown":
+        return f"{who} is shown in {topic} ({size})."
+    return f"{who} can be shown in {topic}: too few runs or images have a number ({size})."
+
+
+def _when(row: Row) -> str:
+    return _WHEN.get(row["condition"], f" under {row['condition']}")
 
 
 def _too_few(group: str, reference: str, here: int, there: int) -> str:
@@ -155,7 +193,7 @@ def _runs(here: int, there: int) -> str:
 
 
 def _alone(row: Row) -> str:
-    when = _WHEN.get(row["condition"], f" under {row['condition']}")
+    when = _when(row)
     whose = "" if row["runs"] >= LEAST else " (of this run, not of its recipe)" if row["runs"] == 1 else ""
     if row["runs"] == 2:
         whose = " (of these two runs, not of their recipe)"

@@ -19,7 +19,7 @@ from salience.behaviour.measures import MEASURES, STATISTICS, describe, headline
 from salience.behaviour.odd_run import find_odd_run, grubbs_p
 from salience.behaviour.tables import AuditTables, audit_tables
 from salience.behaviour.view import BACKGROUND, CLEAN, OBJECT, OUT_OF_SET, ConditionTraits
-from salience.behaviour.wording import interval_words, singular
+from salience.behaviour.wording import interval_words, sentences, singular
 from salience.errors import MetricError, RunError, SettingsError
 from salience.store.schema import DERIVED
 from salience.store.writer import RunWriter
@@ -423,6 +423,33 @@ def test_few_runs_are_told_of(runs: int, words: str, tmp_path: Path) -> None:
     if runs == 1:
         text = "\n".join(found.sentences())
         assert "guided keeps its maps better under noise and corruption (beyond chance) than plain (+0." in text
+
+
+def test_groups_that_differ_in_the_same_are_told_of_together() -> None:
+    groups = {name: [f"{name}-{k}" for k in range(5)] for name in ("plain", "a", "b", "c")}
+
+    def row(group: str, measure: str, statistic: str, value: float, q: float) -> dict[str, Any]:
+        return {
+            **{"measure": measure, "form": "corrected", "statistic": statistic, "condition": "all", "group": group},
+            **{"reference": "plain", "runs": 5, "reference_runs": 5, "value": value, "q": q},
+            **{"low": value - 0.05, "high": value + 0.05},
+        }
+
+    rows = [
+        *(row(group, "geometry", "gain", value, 0.01) for group, value in (("a", 0.2), ("b", -0.3))),
+        *(row(group, "stability", "chance-corrected", value, 0.01) for group, value in (("a", 0.2), ("b", 0.3))),
+        row("c", "geometry", "gain", 0.01, 0.8),
+        row("c", "stability", "chance-corrected", 0.2, 0.2),
+    ]
+    geometry = "geometric changes {} (beyond maps that do not move) than plain models"
+    assert [s.split(" in ")[0] if s.startswith("No ") else s for s in sentences(rows, groups)] == [
+        f"a models follow {geometry.format('better')} (+0.20 [0.15, 0.25]).",
+        "a and b models are more stable across runs than plain models (+0.20 [0.15, 0.25], +0.30 [0.25, 0.35]).",
+        f"b models follow {geometry.format('less')} (-0.30 [-0.35, -0.25]).",
+        "Nothing that was measured shows a difference between c and plain models.",
+        "No difference between c and plain models is shown",
+        "No difference between c and plain models is shown",
+    ]
 
 
 def test_one_group_is_described(tmp_path: Path) -> None:
