@@ -28,6 +28,7 @@ from salience.data.base import ImageSource
 from salience.data.source import open_images
 from salience.engine.events import Listener, ignore
 from salience.engine.hiring import check_crew
+from salience.engine.plan import Plan
 from salience.engine.pool import POOL_SIZE
 from salience.errors import MetricError, SettingsError
 from salience.evaluating import evaluate
@@ -395,9 +396,10 @@ def _entry(condition: Condition) -> dict[str, Any]:
 
 def _as_planned(outcome: Outcome, model: str, settings: RunSettings) -> RunSettings:
     """Return settings under which a model is run as it was, without measuring it again."""
-    plan = outcome.run.info["models"][model]["plan"]
+    plan = Plan(**outcome.run.info["models"][model]["plan"])
     settled = as_settled(outcome.run, model, settings)
-    return replace(settled, batch=plan["batch"], memory_format=plan["memory_format"], threads=plan["threads"] or None)
+    threads = plan.threads * plan.lanes or None
+    return replace(settled, batch=plan.batch, memory_format=plan.memory_format, threads=threads, lanes=plan.lanes)
 
 
 def _other_class(

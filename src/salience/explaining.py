@@ -58,6 +58,9 @@ class RunSettings:
     batch: int | None = None
     memory_format: MemoryFormat | None = None
     threads: int | None = None
+    """Of the CPU, in all."""
+    lanes: int | None = None
+    """Model calls side by side, see :mod:`salience.engine.lanes`."""
     unit_images: int | None = None
     decoders: int | None = None
     precision: Asked = "float32"
@@ -193,6 +196,7 @@ def _settle(
             batch=settings.batch,
             memory_format=settings.memory_format,
             threads=settings.threads,
+            lanes=settings.lanes,
             precision=precision,
         )
 
@@ -676,6 +680,7 @@ def plan_outputs(recorded: Mapping[str, Any] | None, classifier: Classifier, set
         batch=settings.batch,
         memory_format=settings.memory_format,
         threads=settings.threads,
+        lanes=settings.lanes,
         precision=settings.precision,
     )
 

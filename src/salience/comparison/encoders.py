@@ -159,7 +159,7 @@ class ModelEncoder:
     @cached_property
     def plan(self) -> Plan:
         """How the model is run."""
-        return make_plan(self.classifier, gradients=False, batch=self._batch)
+        return make_plan(self.classifier, gradients=False, batch=self._batch, lanes=1)
 
     def features(self, pixels: Pixels) -> Floats:
         """Return the features float32 (N, D, h, w) of pixels uint8 (N, H, W, 3); no batch changes an image's own.

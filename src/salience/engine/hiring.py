@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,11 +15,12 @@ from salience.engine.events import Listener, ignore
 from salience.engine.here import Here
 from salience.engine.lanes import Lanes
 from salience.engine.processes import Processes
-from salience.engine.work import OnRows, Work
+from salience.engine.work import Work, shrinking
 from salience.engine.worker import Assignment, Team
 from salience.errors import ModelError, SettingsError
 from salience.models.classifier import Classifier
 from salience.models.origin import Origin
+from salience.models.twin import twin
 from salience.store.unit import Sink
 from salience.store.writer import RunWriter
 
@@ -78,9 +80,11 @@ def carry_out(work: Work, writer: Sink, crew: Crew | Staff | None, listen: Liste
         When a worker cannot load the model, or the model or the disk fails; everything committed before is safe.
     """
     if crew is None:
+        work = _in_lanes(work) if work.plan.lanes > 1 else work
         driver = Driver(work, writer, listen=listen)
         tasks = driver.number()
-        with _here(work, writer, driver.on_rows) as pool:
+        pool_of = Lanes if work.plan.lanes > 1 else Here
+        with pool_of(work, writer, driver.on_rows) as pool:
             if tasks:
                 driver.run(tasks, pool)
         return driver.finish()
@@ -95,9 +99,13 @@ def carry_out(work: Work, writer: Sink, crew: Crew | Staff | None, listen: Liste
     return driver.finish()
 
 
-def _here(work: Work, writer: Sink, on_rows: OnRows) -> Here | Lanes:
-    """Return who does work in this process: several threads where the plan says so."""
-    return Lanes(work, writer, on_rows) if work.plan.lanes > 1 and work.parts else Here(work, writer, on_rows)
+def _in_lanes(work: Work) -> Work:
+    """Return work that this process can do: in several lanes, or in one where the model has no twins."""
+    try:
+        twin(work.classifier)
+    except ModelError:
+        return replace(work, plan=replace(work.plan, lanes=1))
+    return shrinking(work)
 
 
 def check_crew(crew: Crew | Staff | None, classifiers: Iterable[Classifier], out: object) -> None:

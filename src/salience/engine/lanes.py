@@ -29,7 +29,7 @@ class _Stopped(BaseException):
 class Lanes(Pool):
     """So many threads as the plan has lanes, each of which does one task at a time; use it as a context manager.
 
-    All that is told is told in the thread that waits.
+    All that is told is told in the thread that waits. The model has twins, see :func:`salience.models.twin.twin`.
     """
 
     def __init__(self, work: Work, writer: Sink, on_rows: OnRows = unheard) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,9 +15,6 @@ from salience.engine.work import Compute, Computed, OnRows, Part, Work, unheard
 from salience.models.classifier import Classifier
 from salience.store.maps import Failure
 from salience.store.unit import FailureRow, Known, Recipe, UnitResult
-
-_SHARE = 4
-"""Of lanes: a unit is at most this part of the images that are left, so that all of them end together."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,10 @@ def map_work(craft: MapCraft, classifier: Classifier, plan: Plan, known: Known, 
     for refs, members in work:
         calls = runner.calls_per_image(members) if members else Calls()
         rows = max(1, calls.forward + calls.backward)
-        parts += [Part(tuple(ref.index for ref in some), members, rows) for some in _units(refs, unit_images, plan)]
+        parts += [
+            Part(tuple(ref.index for ref in refs[at : at + unit_images]), members, rows)
+            for at in range(0, len(refs), unit_images)
+        ]
 
     def lost(ref: ImageRef, members: tuple[int, ...], message: str) -> UnitResult:
         row = FailureRow(Failure(ref.image_id, "crash", message, name), None, runner.image_key(ref, None))
@@ -90,18 +90,5 @@ def map_work(craft: MapCraft, classifier: Classifier, plan: Plan, known: Known, 
         reused=len(craft.source.refs) - sum(len(refs) for refs, _ in work),
         lost=lost,
         name=lambda task: runner.unit_name(task.images, task.members),
+        least=min(plan.batch, unit_images),
     )
-
-
-def _units(refs: Sequence[ImageRef], most: int, plan: Plan) -> list[Sequence[ImageRef]]:
-    """Cut images into units; where there are lanes, the last ones are of a single batch."""
-    if plan.lanes == 1:
-        return [refs[at : at + most] for at in range(0, len(refs), most)]
-    units: list[Sequence[ImageRef]] = []
-    at = 0
-    while at < len(refs):
-        batches = -(-(len(refs) - at) // (_SHARE * plan.batch))
-        size = min(most, batches * plan.batch)
-        units.append(refs[at : at + size])
-        at += size
-    return units

@@ -28,16 +28,17 @@ from salience.errors import ModelError
 from salience.models.classifier import GRADIENTS, Classifier, as_found
 from salience.models.twin import twin
 
-_CACHE_VERSION = 7
+_CACHE_VERSION = 8
 _PAID_BATCH = 16
 _BATCH_S = 1e-3
 """What the engine itself takes for a batch, about: of two batches that are equally fast, the larger one wins."""
 _LANE_THREADS = (1, 4)
 """So many threads of a lane are tried."""
 _LANES_ON_CUDA = 2
-_LANES_WORTH = 1.25
-"""Lanes are taken up to this cost of one call after another: of those, the fastest is known, of calls side by side the
-median, and images are decoded and results written beside them."""
+_LANES_WORTH = 1.2
+"""Lanes are taken up to this cost of one call after another: images are decoded and results written beside them."""
+_LANES_S = 0.4
+"""So long calls side by side are timed at least: the first ones of a thread are slow."""
 _MAX_BATCH = {"cpu": 256, "cuda": 512, "mps": 256}
 
 
@@ -48,6 +49,7 @@ def make_plan(
     batch: int | None = None,
     memory_format: MemoryFormat | None = None,
     threads: int | None = None,
+    lanes: int | None = None,
     precision: Precision = "float32",
     budget_s: float = 3.0,
     remember: bool = True,
@@ -63,21 +65,26 @@ def make_plan(
         count = threads or torch.get_num_threads()
         size = fixed or batch or classifier.usual_batch or _PAID_BATCH
         return Plan(size, memory_format or "contiguous", count, str(classifier.device), exact=False)
-    given = (fixed or batch, memory_format, threads, precision)
+    given = (fixed or batch, memory_format, threads, lanes, precision)
     path = _cache_path(classifier, gradients, given) if remember else None
     known = _recall(path)
     if known is not None:
         return known
     if fixed or batch:
-        count = threads or torch.get_num_threads()
+        each = max(1, (threads or torch.get_num_threads()) // (lanes or 1))
         plan = Plan(
-            fixed or batch or 1, memory_format or "channels_last", count, str(classifier.device), precision=precision
+            fixed or batch or 1,
+            memory_format or "channels_last",
+            each,
+            str(classifier.device),
+            precision=precision,
+            lanes=lanes or 1,
         )
         if not memory_format and plan.batch > 1 and not fixed:
-            plan = _measure(classifier, gradients, batch, memory_format, threads, precision, budget_s)
+            plan = _measure(classifier, gradients, batch, memory_format, threads, lanes, precision, budget_s)
     else:
-        plan = _measure(classifier, gradients, batch, memory_format, threads, precision, budget_s)
-    if classifier.device.type == "cuda" and _has_twins(classifier, plan, gradients):
+        plan = _measure(classifier, gradients, batch, memory_format, threads, lanes, precision, budget_s)
+    if lanes is None and classifier.device.type == "cuda" and _has_twins(classifier, plan, gradients):
         # while one lane's images are decoded and its results written, the device has the other's to do
         plan = replace(plan, lanes=_LANES_ON_CUDA)
     plan = _exact(classifier, plan, movable=not fixed)
@@ -155,14 +162,15 @@ def _measure(
     batch: int | None,
     memory_format: MemoryFormat | None,
     threads: int | None,
+    lanes: int | None,
     precision: Precision,
     budget_s: float,
 ) -> Plan:
-    count = threads or torch.get_num_threads()
+    count = max(1, (threads or torch.get_num_threads()) // (lanes or 1))
     deadline = time.perf_counter() + budget_s
     formats: list[MemoryFormat] = [memory_format] if memory_format else ["channels_last", "contiguous"]
     start = batch or 8
-    like = Plan(start, formats[0], count, str(classifier.device), precision=precision)
+    like = Plan(start, formats[0], count, str(classifier.device), precision=precision, lanes=lanes or 1)
 
     def cost(plan: Plan) -> float:
         return seconds_per_row(classifier, plan, gradients) + _BATCH_S / plan.batch
@@ -181,10 +189,12 @@ def _measure(
     fastest = min(formats, key=lambda f: seconds[f])
     alone = replace(like, batch=start, memory_format=fastest)
     wide = batch or min(2 * start, largest_batch(classifier))  # one core is best at larger batches than two are
-    best, value = _in_lanes(classifier, alone, seconds[fastest], wide, cost, gradients)
+    best, value = alone, seconds[fastest]
+    if lanes is None:
+        best, value = _in_lanes(classifier, alone, value, wide, cost, gradients)
     if batch is None:
         best, _ = climb(best, value, cost, deadline=deadline, largest=largest_batch(classifier))
-    if threads is None and best.lanes == 1 and count > 3 and time.perf_counter() < deadline:
+    if threads is None and lanes is None and best.lanes == 1 and count > 3 and time.perf_counter() < deadline:
         half = replace(best, threads=count // 2)
         best = min((best, half), key=cost)
     return best
@@ -269,7 +279,7 @@ def seconds_per_row(classifier: Classifier, plan: Plan, gradients: bool, at_leas
     if plan.lanes > 1:
         with running(classifier, plan):
             call = partial(_call, pixels=pixels, plan=plan, gradients=gradients)
-            return side_by_side(classifier, plan, call, at_least_s) / plan.batch
+            return side_by_side(classifier, plan, call, max(at_least_s, _LANES_S), min) / plan.batch
     best, spent, calls = float("inf"), 0.0, 0
     with running(classifier, plan):
         _call(classifier, pixels, plan, gradients)
@@ -283,10 +293,16 @@ def seconds_per_row(classifier: Classifier, plan: Plan, gradients: bool, at_leas
     return best / plan.batch
 
 
-def side_by_side(classifier: Classifier, plan: Plan, call: Callable[[Classifier], object], at_least_s: float) -> float:
+def side_by_side(
+    classifier: Classifier,
+    plan: Plan,
+    call: Callable[[Classifier], object],
+    at_least_s: float,
+    typical: Callable[[list[float]], float] = statistics.median,
+) -> float:
     """Time calls of twins in as many threads as the plan has lanes; return the seconds from one call to the next.
 
-    Must be used inside :func:`running`.
+    ``typical`` makes one time of those of a thread. Must be used inside :func:`running`.
     """
     begin = threading.Barrier(plan.lanes, timeout=60)
 
@@ -304,7 +320,7 @@ def side_by_side(classifier: Classifier, plan: Plan, call: Callable[[Classifier]
             start = time.perf_counter()
             call(model)
             times.append(time.perf_counter() - start)
-        return 1 / statistics.median(times)
+        return 1 / typical(times)
 
     twins = [twin(classifier) for _ in range(plan.lanes)]
     with ThreadPoolExecutor(plan.lanes) as pool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 from salience.data.base import ImageRef, ImageSource
@@ -91,6 +91,8 @@ class Work:
         Names a unit by what is in it: begun again after a kill, it finds the answers that were paid for.
     called
         Who does it, in events; the model by default.
+    least
+        Images of which a unit consists at least, where it is made smaller than its part.
     """
 
     classifier: Classifier
@@ -104,11 +106,30 @@ class Work:
     halved: Callable[[Plan], None] = lambda plan: None
     name: Callable[[Task], str] = lambda task: str(task.number)
     called: str = ""
+    least: int = 1
 
     @property
     def who(self) -> str:
         """What events call whoever does it."""
         return self.called or self.classifier.name
+
+
+def shrinking(work: Work) -> Work:
+    """Return work for lanes: each unit is at most a share of the images that are left, so that all lanes end together.
+
+    The share is a multiple of ``work.least`` images.
+    """
+    shares = 2 * work.plan.lanes * work.least
+    left = sum(len(part.images) for part in work.parts)
+    parts = []
+    for part in work.parts:
+        at = 0
+        while at < len(part.images):
+            some = part.images[at : at + work.least * -(-left // shares)]
+            parts.append(replace(part, images=some))
+            at += len(some)
+            left -= len(some)
+    return replace(work, parts=parts)
 
 
 def put(writer: UnitSink, number: int, computed: Computed) -> Done:

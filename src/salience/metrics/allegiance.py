@@ -134,7 +134,7 @@ def allegiance(
     unknown = [i for i in maps.image_ids if i not in refs]
     if unknown:
         raise ImagesError(f"{len(unknown)} maps have no image, e.g. {unknown[0]!r}; give the images they were made of.")
-    plan = make_plan(model, gradients=False, batch=batch_size)
+    plan = make_plan(model, gradients=False, batch=batch_size, lanes=1)
     count = len(maps.image_ids)
     kept = np.zeros((count, len(percentages)), dtype=np.bool_)
     probability = np.zeros((count, len(percentages)), dtype=np.float32)

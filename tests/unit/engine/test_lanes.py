@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from dataclasses import replace
@@ -16,12 +17,11 @@ from PIL import Image
 from torch import nn
 
 import salience
-from salience.data.source import open_images
 from salience.engine import tune
 from salience.engine.events import Committed, Event, Failed, PlanChanged, Progress
-from salience.engine.mapping import _units
 from salience.engine.plan import Plan
 from salience.engine.tune import make_plan
+from salience.engine.work import Part, Work, shrinking
 from salience.errors import ModelError
 from salience.explaining import Outcome, RunSettings, explain_run
 from salience.models.classifier import Classifier
@@ -242,6 +242,13 @@ def test_models_without_twins_are_told_and_run_alone(make: Any, monkeypatch: pyt
     assert make_plan(classifier, budget_s=0.1, remember=False).lanes == 1
 
 
+def test_a_plan_with_lanes_is_followed_by_one_call_after_another_where_there_are_no_twins(planned: Any) -> None:
+    classifier, same = locked(), small_classifier()
+    planned(replace(ALONE, lanes=2))
+    images = example_images(classifier, 5)
+    assert salience.explain(classifier, images).values.tobytes() == salience.explain(same, images).values.tobytes()
+
+
 def test_a_twin_that_answers_otherwise_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     class Moody(nn.Module):
         """Its copies are not what it is."""
@@ -287,15 +294,17 @@ def test_a_plan_for_fewer_threads_has_fewer_lanes() -> None:
     assert (Plan(2, threads=2).within(8).threads, Plan(2, threads=2).within(8).lanes) == (2, 1)
 
 
-@pytest.mark.parametrize(
-    ("images", "most", "batch"), [(100, 1000, 8), (1000, 64, 8), (5, 3, 8), (17, 16, 1), (1, 1, 1)]
-)
-def test_units_of_lanes_shrink_to_a_batch(images: int, most: int, batch: int) -> None:
-    refs = open_images(np.zeros((images, 2, 2, 3), np.uint8)).refs
-    units = _units(refs, most, Plan(batch, lanes=2))
-    assert [ref for unit in units for ref in unit] == list(refs)
-    sizes = [len(unit) for unit in units]
-    assert max(sizes) <= most
-    assert sizes == sorted(sizes, reverse=True)
-    assert sizes[-1] <= min(most, batch)
-    assert [len(u) for u in _units(refs, most, Plan(batch))][:-1] == [most] * ((images - 1) // most)
+@pytest.mark.parametrize("least", [1, 8])
+@pytest.mark.parametrize("sizes", [[100], [64] * 15 + [40], [3, 2], [1], []])
+def test_units_of_lanes_shrink_to_the_least(sizes: list[int], least: int) -> None:
+    starts = np.cumsum([0, *sizes]).tolist()
+    parts = [Part(tuple(range(a, b)), (i,)) for i, (a, b) in enumerate(itertools.pairwise(starts))]
+    work: Any = Work(
+        **dict.fromkeys(["classifier", "source", "craft", "lost"], None),
+        **{"verb": "explain", "plan": replace(ALONE, lanes=2), "parts": parts, "reused": 0, "least": least},
+    )
+    units = shrinking(work).parts
+    assert [i for unit in units for i in unit.images] == list(range(sum(sizes)))
+    assert all(set(unit.images) <= set(parts[unit.members[0]].images) for unit in units)
+    assert all(len(unit.images) <= max(least, -(-sum(sizes) // 4) + least) for unit in units)
+    assert all(len(unit.images) <= least for unit in units[-2:])
