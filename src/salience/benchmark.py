@@ -203,7 +203,7 @@ def _best_plan(classifier: Classifier, sweep: Sweep, pixels: Tensor, plan: Plan)
     plan = replace(plan, attention="fused")  # what is fastest, byte for byte the same or not
     other: MemoryFormat = "contiguous" if plan.memory_format == "channels_last" else "channels_last"
     largest, found = largest_batch(classifier), []
-    whole = replace(plan, threads=plan.threads * plan.lanes, lanes=1)
+    whole = plan.alone()
     cost(whole)  # the first calls of a process do not count
     for start in (whole, plan) if plan.lanes > 1 else (whole,):  # all cores at one call, or side by side
         best, value = climb(start, cost(start), cost, largest=largest, worth=0.0)

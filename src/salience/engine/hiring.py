@@ -83,9 +83,9 @@ def carry_out(work: Work, writer: Sink, crew: Crew | Staff | None, listen: Liste
         work = _in_lanes(work) if work.plan.lanes > 1 else work
         driver = Driver(work, writer, listen=listen)
         tasks = driver.number()
-        pool_of = Lanes if work.plan.lanes > 1 else Here
-        with pool_of(work, writer, driver.on_rows) as pool:
-            if tasks:
+        if tasks:
+            pool_of = Lanes if work.plan.lanes > 1 else Here
+            with pool_of(work, writer, driver.on_rows) as pool:
                 driver.run(tasks, pool)
         return driver.finish()
     if not isinstance(writer, RunWriter):
@@ -104,7 +104,7 @@ def _in_lanes(work: Work) -> Work:
     try:
         twin(work.classifier)
     except ModelError:
-        return replace(work, plan=replace(work.plan, lanes=1))
+        return replace(work, plan=work.plan.alone())
     return shrinking(work)
 
 

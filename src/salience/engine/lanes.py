@@ -19,7 +19,7 @@ from salience.engine.tune import running
 from salience.engine.work import OnRows, Work, put, unheard
 from salience.models.classifier import Classifier
 from salience.models.twin import twin
-from salience.store.unit import Sink
+from salience.store.unit import Sink, UnitSink
 
 
 class _Stopped(BaseException):
@@ -51,7 +51,8 @@ class Lanes(Pool):
             self._open.close()
             raise
         for i, model in enumerate(models):
-            thread = threading.Thread(target=self._lane, args=(model,), name=f"lane-{i}", daemon=True)
+            writer = self._writer.beside()  # here: what it copies may change once tasks are done
+            thread = threading.Thread(target=self._lane, args=(model, writer), name=f"lane-{i}", daemon=True)
             thread.start()
             self._threads.append(thread)
         return self
@@ -87,10 +88,10 @@ class Lanes(Pool):
             else:
                 raise news
 
-    def _lane(self, model: Classifier) -> None:
-        work, writer = self._work, self._writer.beside()
-        torch.set_num_threads(work.plan.threads)
+    def _lane(self, model: Classifier, writer: UnitSink) -> None:
+        work = self._work
         try:
+            torch.set_num_threads(work.plan.threads)
             with work.craft.open(model, work.plan, self._heard) as compute:
                 while (task := self._tasks.get()) is not None and not self._stopping:
                     self._news.put(put(writer, task.number, compute(task)))

@@ -66,6 +66,10 @@ class Plan:
         each = min(self.threads or threads, threads)
         return replace(self, threads=each, lanes=threads // each if self.lanes > 1 else 1)
 
+    def alone(self) -> Plan:
+        """Return the plan for one call after another, by all threads together."""
+        return replace(self, threads=self.threads * self.lanes, lanes=1)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)

@@ -291,6 +291,7 @@ def test_a_plan_for_fewer_threads_has_fewer_lanes() -> None:
     plan = replace(ALONE, lanes=4)
     assert (plan.within(2).threads, plan.within(2).lanes) == (1, 2)
     assert (plan.within(1).threads, plan.within(1).lanes) == (1, 1)
+    assert (plan.alone().threads, plan.alone().lanes) == (4, 1)
     assert (Plan(2, threads=2).within(8).threads, Plan(2, threads=2).within(8).lanes) == (2, 1)
 
 
