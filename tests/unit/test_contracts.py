@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,12 @@ def keeping(look: Look) -> Look:
     return keep
 
 
+def remembering(look: Look) -> Look:
+    """A method with a state of its own, which threads share."""
+    turn = itertools.count()
+    return lambda self, seen: look(self, seen) * (1 + next(turn))
+
+
 def touching_the_model(look: Look) -> Look:
     def touch(self: Any, seen: Evidence) -> Tensor:
         with torch.no_grad():
@@ -58,6 +65,7 @@ MODEL = small_classifier()
         (contracts.check_model_left_as_found, touching_the_model),
         (contracts.check_failures_are_rows, looking_at_the_others),
         (contracts.check_resume, drawing),
+        (contracts.check_lanes, remembering),
     ],
 )
 def test_a_method_that_breaks_a_contract_is_refused(

@@ -295,6 +295,21 @@ def check_resume(method: str, classifier: Classifier) -> None:
         assert again.summaries[classifier.name].computed == 0, f"{method}: a finished run was computed again"
 
 
+def check_lanes(method: str, classifier: Classifier) -> None:
+    """Two threads that compute side by side write the maps of one."""
+    images = example_images(classifier, 7)
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder) / "images.npz", images=images)
+        for lanes in (1, 2):
+            settings = RunSettings(batch=2, memory_format="contiguous", threads=lanes, lanes=lanes)
+            out, source = Path(folder) / str(lanes), str(Path(folder) / "images.npz")
+            found.append(explain_run([classifier], source, [method], out, settings=settings, map_dtype="float32").run)
+        one, two = (run.maps() for run in found)
+        assert one.image_ids == two.image_ids, f"{method}: other images in two lanes"
+        assert one.values.tobytes() == two.values.tobytes(), f"{method}: other maps in two lanes"
+
+
 # ---------------------------------------------------------------------- 6: failures are rows
 
 
@@ -319,6 +334,7 @@ METHOD_CONTRACTS: tuple[Callable[[str, Classifier], None], ...] = (
     check_raw_values,
     check_memory_is_flat,
     check_resume,
+    check_lanes,
     check_failures_are_rows,
 )
 
