@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from salience.errors import MethodError, SalienceError, nearest
 from salience.methods.registry import register
 
 #: classes that draw random numbers: their images are explained one by one, each under its own seed
+_GENERATORS = threading.Lock()
+"""Held by whoever draws from the global generators: they belong to all threads."""
 _DRAWS = frozenset(
     {
         "GradientShap",
@@ -165,9 +168,9 @@ class Captum(WholeMethod):
 
 @contextmanager
 def _seeded(key: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators, which captum draws from, and put them back as they were."""
-    numpy_state = np.random.get_state()  # noqa: NPY002  # captum draws from the old global generator
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    """Seed the global generators, which captum draws from, and put them back as they were; one thread at a time."""
+    with _GENERATORS, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        numpy_state = np.random.get_state()  # noqa: NPY002  # captum draws from the old global generator
         torch.manual_seed(key >> 1)
         np.random.seed(key & 0xFFFFFFFF)  # noqa: NPY002
         try:
