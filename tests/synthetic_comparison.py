@@ -156,7 +156,7 @@ class FakeComparison:
             writer.set_images(self._images())
             writer.describe(**self._description())
             for model in self.models:
-                writer.commit(self._unit(model, recipes[model], shown, contents))
+                writer.write(writer.reserve(1), self._unit(model, recipes[model], shown, contents))
             writer.use_stage(STAGE, "segments", {"parts": {"model": "segments", "what": "partition"}})
             writer.commit_stage(self._partitions(shown, contents))
             for name, rows in self._derived(shown).items():

@@ -118,7 +118,7 @@ class FakeRun:
                 last={m.name: {"computed": self.images, "reused": 0, "seconds": 2.0} for m in self.models},
             )
             for model in self.models:
-                writer.commit(self._unit(model, contents))
+                writer.write(writer.reserve(1), self._unit(model, contents))
         for i in self.missing:
             (self.photos / self.name(i)).unlink()
         return self.run

@@ -21,7 +21,7 @@ from salience.store.place import Claim, Place, storage
 from salience.store.run import Run, read_info
 from salience.store.schema import DERIVED, FORMAT, IMAGES, VERSION
 from salience.store.shards import Floats
-from salience.store.unit import Known, Recipe, StageUnit, UnitResult
+from salience.store.unit import Known, Recipe, StageUnit
 from salience.store.unit_writer import Record, UnitWriter
 
 
@@ -174,18 +174,6 @@ class RunWriter(UnitWriter):
         return Known(contents, done, failed)
 
     # ------------------------------------------------------------------ results
-
-    def commit(self, unit: UnitResult) -> None:
-        """Write a unit of maps as the next one.
-
-        Raises
-        ------
-        RunError
-            When something cannot be written; the unit then does not count, all earlier ones do.
-        """
-        with self._turn:
-            self.write(self._unit, unit)
-            self._unit += 1
 
     def commit_stage(self, unit: StageUnit) -> None:
         """Write a unit of another stage as the next one.

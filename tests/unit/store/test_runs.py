@@ -216,7 +216,7 @@ def written(folder: Path, units: list[list[tuple[str, float, int, str]]]) -> Run
                 maps.scales.append(1.0)
                 maps.owners.append(owner)
                 maps.diagnostics.append((image_id, target, "gap", value))
-            writer.commit(unit)
+            writer.write(writer.reserve(1), unit)
     return open_run(folder)
 
 
