@@ -2,9 +2,8 @@
 
 *Bare calls* are the forward and backward passes that the method mathematically needs, made by nothing but torch, on
 prepared tensors, with frozen weights, warmed up, in the batch and memory format that turn out fastest, by all cores or
-side by side by one each, whichever that is. The *run* is
-all of it: reading and decoding files, explaining, reducing, storing. Rounds of both alternate in one process, and
-medians are compared, because machines drift.
+side by side by one each, whichever that is. The *run* is all of it: reading and decoding files, explaining, reducing,
+storing. Rounds of both alternate in one process, and medians are compared, because machines drift.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -15,12 +15,11 @@ from salience.engine.events import Listener, ignore
 from salience.engine.here import Here
 from salience.engine.lanes import Lanes
 from salience.engine.processes import Processes
-from salience.engine.work import Work, shrinking
+from salience.engine.work import OnRows, Work, shrinking
 from salience.engine.worker import Assignment, Team
 from salience.errors import ModelError, SettingsError
 from salience.models.classifier import Classifier
 from salience.models.origin import Origin
-from salience.models.twin import twin
 from salience.store.unit import Sink
 from salience.store.writer import RunWriter
 
@@ -80,12 +79,11 @@ def carry_out(work: Work, writer: Sink, crew: Crew | Staff | None, listen: Liste
         When a worker cannot load the model, or the model or the disk fails; everything committed before is safe.
     """
     if crew is None:
-        work = _in_lanes(work) if work.plan.lanes > 1 else work
+        work = shrinking(work) if work.plan.lanes > 1 else work
         driver = Driver(work, writer, listen=listen)
         tasks = driver.number()
         if tasks:
-            pool_of = Lanes if work.plan.lanes > 1 else Here
-            with pool_of(work, writer, driver.on_rows) as pool:
+            with _here(work, writer, driver.on_rows) as pool:
                 driver.run(tasks, pool)
         return driver.finish()
     if not isinstance(writer, RunWriter):
@@ -99,13 +97,17 @@ def carry_out(work: Work, writer: Sink, crew: Crew | Staff | None, listen: Liste
     return driver.finish()
 
 
-def _in_lanes(work: Work) -> Work:
-    """Return work that this process can do: in several lanes, or in one where the model has no twins."""
-    try:
-        twin(work.classifier)
-    except ModelError:
-        return replace(work, plan=work.plan.alone())
-    return shrinking(work)
+@contextmanager
+def _here(work: Work, writer: Sink, on_rows: OnRows) -> Iterator[Here | Lanes]:
+    """Have work done by this process: in lanes where the plan has some and the model has twins."""
+    with ExitStack() as stack:
+        pool: Here | Lanes | None = None
+        if work.plan.lanes > 1:
+            with suppress(ModelError):
+                pool = stack.enter_context(Lanes(work, writer, on_rows))
+        if pool is None:
+            pool = stack.enter_context(Here(replace(work, plan=work.plan.alone()), writer, on_rows))
+        yield pool
 
 
 def check_crew(crew: Crew | Staff | None, classifiers: Iterable[Classifier], out: object) -> None:

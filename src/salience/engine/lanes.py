@@ -29,7 +29,8 @@ class _Stopped(BaseException):
 class Lanes(Pool):
     """So many threads as the plan has lanes, each of which does one task at a time; use it as a context manager.
 
-    All that is told is told in the thread that waits. The model has twins, see :func:`salience.models.twin.twin`.
+    All that is told is told in the thread that waits. Entering it raises a ModelError where the model has no twins, see
+    :func:`salience.models.twin.twin`.
     """
 
     def __init__(self, work: Work, writer: Sink, on_rows: OnRows = unheard) -> None:

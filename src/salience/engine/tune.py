@@ -86,7 +86,7 @@ def make_plan(
         plan = _measure(classifier, gradients, batch, memory_format, threads, lanes, precision, budget_s)
     if lanes is None and classifier.device.type == "cuda" and _has_twins(classifier, plan, gradients):
         # while one lane's images are decoded and its results written, the device has the other's to do
-        plan = replace(plan, lanes=_LANES_ON_CUDA)
+        plan = replace(plan, threads=max(1, plan.threads // _LANES_ON_CUDA), lanes=_LANES_ON_CUDA)
     plan = _exact(classifier, plan, movable=not fixed)
     _store(path, plan)
     return plan
