@@ -232,3 +232,46 @@ def test_a_url_that_cannot_be_a_run(terminal: Terminal, store: Store) -> None:
     assert "names a bucket and no folder" in refusal("--out", "s3://bucket")
     assert "there is no bucket s3://nowhere" in refusal("--out", "s3://nowhere/run")
     assert "is no run directory" in terminal.here("status", store / "none").refusal()
+
+
+# ---------------------------------------------------------------------- a cluster
+
+
+def results_of(run: str | Path) -> dict[str, object]:
+    """What a comparison found, however its units are numbered."""
+    found: dict[str, object] = {k: v for k, v in files_of(run).items() if k.startswith("derived/")}
+    opened = salience.open_run(run)
+    for model in opened.models:
+        found |= {f"{model} {method}": opened.maps(method, model).values.tobytes() for method in opened.methods}
+    assert len(found) > len(opened.models)
+    return found
+
+
+VERBS = {
+    "explain": ("--model", "card.toml", *METHODS),
+    "evaluate": ("--model", "card.toml", *METHODS, "--metric", "srg:points=4,gini", "--labels", "all"),
+    "audit": ("-m", "old=card.toml", "-m", "new=new.toml", "--measure", "geometry", "--limit", "3"),
+    "compare": (
+        *("-m", "old=card.toml", "-m", "new=new.toml", "--method", "ig:steps=4:baseline=black+white"),
+        *("--segments", "grid:rows=3:columns=3", "--concepts", "4", "--confirm", "2"),
+    ),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_workers_of_a_cluster_write_what_one_process_writes(
+    terminal: Terminal, store: Store, cluster: Any, verb: str
+) -> None:
+    write_card(terminal.folder / "new.toml", "other")
+    node = cluster.add_node(num_cpus=2)  # it has the credentials of this environment
+    words = (verb, "pictures", *VERBS[verb], *FAST, "--unit-images", "4", "--no-report")
+    done = terminal.run(
+        *words, "--engine", "ray", "--address", cluster.address, "--workers", "2", "--out", store / "run"
+    )
+    assert done.code == 0, done.err
+    assert terminal.here(*words, "--out", "whole").code == 0
+    cluster.remove_node(node)
+    if verb == "compare":  # its stages overlap, so that its units are numbered as they come
+        assert results_of(store / "run") == results_of(terminal.folder / "whole")
+    else:
+        same(store / "run", terminal.folder / "whole")

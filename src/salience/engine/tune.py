@@ -37,7 +37,9 @@ _LANE_THREADS = (1, 4)
 _LANES_ON_CUDA = 2
 _LANES_WORTH = 1.2
 """Lanes are taken up to this cost of one call after another: images are decoded and results written beside them."""
-_LANES_S = 0.4
+_TWIN_ROWS = 2
+"""A twin is tried on so many rows."""
+_LANES_S = 0.25
 """So long calls side by side are timed at least: the first ones of a thread are slow."""
 _MAX_BATCH = {"cpu": 256, "cuda": 512, "mps": 256}
 
@@ -51,7 +53,7 @@ def make_plan(
     threads: int | None = None,
     lanes: int | None = None,
     precision: Precision = "float32",
-    budget_s: float = 3.0,
+    budget_s: float = 2.0,
     remember: bool = True,
 ) -> Plan:
     """Return the plan for ``classifier``: what is given by hand is kept, the rest is measured or remembered.
@@ -119,22 +121,15 @@ def rows_are_independent(classifier: Classifier, plan: Plan) -> bool:
     if plan.batch == 1:
         return True
     pixels = _probe(classifier, plan)
-    order = torch.arange(plan.batch, device=pixels.device)
-    with_others = pixels.flip(0)
-    with_others[::2] = 1 - with_others[::2]
-    trials = ((pixels.roll(1, 0), order.roll(1), slice(None)), (with_others, order.flip(0), slice(1, None, 2)))
+    turned = pixels.flip(0)
+    turned[::2] = 1 - turned[::2]  # every second row stays itself, at another place and beside others
+    turned = turned.contiguous(memory_format=plan.torch_format)
     with running(classifier, plan):
         for gradients in (False, True):
-            logits, slope = _call(classifier, pixels, plan, gradients)
-            for rows, moved, same in trials:
-                other, other_slope = _call(
-                    classifier, rows.contiguous(memory_format=plan.torch_format), plan, gradients
-                )
-                if not torch.equal(other[same], logits[moved][same]):
-                    return False
-                if slope is None or other_slope is None:
-                    continue
-                if not torch.equal(other_slope[same], slope[moved][same]):
+            answers = _call(classifier, pixels, plan, gradients)
+            others = _call(classifier, turned, plan, gradients)
+            for answer, other in zip(answers, others, strict=True):
+                if answer is not None and other is not None and not torch.equal(answer.flip(0)[1::2], other[1::2]):
                     return False
     return True
 
@@ -177,7 +172,8 @@ def _measure(
 
     while True:
         try:
-            cost(replace(like, batch=start))  # the first calls of a process are slow: they do not count
+            with running(classifier, like):  # the first calls of a process are slow: they do not count
+                _call(classifier, _probe(classifier, replace(like, batch=start)), like, gradients)
             break
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -224,7 +220,8 @@ def _has_twins(classifier: Classifier, plan: Plan, gradients: bool) -> bool:
     """Tell whether the model has a twin that answers with the same bytes."""
     try:
         with running(classifier, replace(plan, threads=1) if classifier.device.type == "cpu" else plan):
-            pixels = _probe(classifier, plan)
+            rows = getattr(classifier, "fixed_batch", None) or min(plan.batch, _TWIN_ROWS)
+            pixels = _probe(classifier, replace(plan, batch=rows))
             logits, slope = _call(classifier, pixels, plan, gradients)
             other, other_slope = _call(twin(classifier), pixels, plan, gradients)
     except (ModelError, RuntimeError, MemoryError):
@@ -247,11 +244,14 @@ def climb(
     deadline: float = float("inf"),
     worth: float = 0.03,
 ) -> tuple[Plan, float]:
-    """Double (or halve) the batch while that saves the share ``worth``; stop after two steps in vain.
+    """Double the batch while that saves the share ``worth``, or else halve it; stop after two steps in vain.
 
     ``value`` is the cost of ``best``. Returns the best plan and its cost.
     """
+    start = best.batch
     for factor in (2.0, 0.5):
+        if best.batch > start:
+            break  # what is smaller has been left behind
         size, misses = best.batch, 0
         while misses < 2 and time.perf_counter() < deadline:
             size = int(size * factor)
@@ -273,23 +273,23 @@ def seconds_per_row(classifier: Classifier, plan: Plan, gradients: bool, at_leas
     """Time the bare model: one forward pass, and one backward pass to the pixels where ``gradients``.
 
     The fastest of as many calls as fit into ``at_least_s``: small models are timed often, because a single short call
-    tells more about the machine's other work than about the model. Of one that takes 0.3 s, one is enough.
+    tells more about the machine's other work than about the model. Of one that takes so long, one is enough.
     """
     pixels = _probe(classifier, plan)
     if plan.lanes > 1:
         with running(classifier, plan):
             call = partial(_call, pixels=pixels, plan=plan, gradients=gradients)
             return side_by_side(classifier, plan, call, max(at_least_s, _LANES_S), min) / plan.batch
-    best, spent, calls = float("inf"), 0.0, 0
+    best, spent = float("inf"), 0.0
     with running(classifier, plan):
         _call(classifier, pixels, plan, gradients)
-        while spent < max(at_least_s, 0.3 if calls < 2 else 0.0):
+        while spent < at_least_s:
             _wait(classifier)
             begin = time.perf_counter()
             _call(classifier, pixels, plan, gradients)
             _wait(classifier)
             seconds = time.perf_counter() - begin
-            best, spent, calls = min(best, seconds), spent + seconds, calls + 1
+            best, spent = min(best, seconds), spent + seconds
     return best / plan.batch
 
 
@@ -316,7 +316,7 @@ def side_by_side(
             begin.abort()  # nobody waits for one that failed
             raise
         began = time.perf_counter()
-        while not times or time.perf_counter() - began < at_least_s:
+        while len(times) < 2 or time.perf_counter() - began < at_least_s:
             start = time.perf_counter()
             call(model)
             times.append(time.perf_counter() - start)
