@@ -202,6 +202,19 @@ def test_a_driver_that_is_killed_is_carried_on_by_a_cluster_that_grew(
     cluster.remove_node(second)
 
 
+def test_a_command_outside_the_cluster_reaches_it_through_its_client_port(
+    many: Terminal, whole: dict[str, object], cluster: Any
+) -> None:
+    pytest.importorskip("grpc", reason="grpcio is not installed (the extra 'ray' has it)")
+    node = cluster.add_node(num_cpus=2)
+    port = cluster.head_node._ray_params.ray_client_server_port
+    done = many.run(*command("--engine", "ray", "--address", f"ray://127.0.0.1:{port}", "--workers", "2"))
+    assert done.code == 0, done.err
+    assert done.event("started")["workers"] == 2
+    assert results_of(many.folder / "run") == whole
+    cluster.remove_node(node)
+
+
 def test_a_cluster_that_is_not_there_is_named(terminal: Terminal) -> None:
     pytest.importorskip("ray", reason="Ray is not installed (the extra 'ray')")
     begin = time.monotonic()
