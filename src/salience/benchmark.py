@@ -201,10 +201,12 @@ def _best_plan(classifier: Classifier, sweep: Sweep, pixels: Tensor, plan: Plan)
 
     plan = replace(plan, attention="fused")  # what is fastest, byte for byte the same or not
     other: MemoryFormat = "contiguous" if plan.memory_format == "channels_last" else "channels_last"
-    largest, found = largest_batch(classifier), []
+    found = []
+    backward = any(stage.products for stage in sweep.stages())
     whole = plan.alone()
     cost(whole)  # the first calls of a process do not count
     for start in (whole, plan) if plan.lanes > 1 else (whole,):  # all cores at one call, or side by side
+        largest = largest_batch(classifier, start, backward)
         best, value = climb(start, cost(start), cost, largest=largest, worth=0.0)
         turned = replace(best, memory_format=other)
         found += [(value, best), (cost(turned), turned)]

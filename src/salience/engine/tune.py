@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from salience.engine.memory import bytes_of_rows, room
 from salience.engine.passes import call_model, is_out_of_memory
 from salience.engine.plan import MemoryFormat, Plan, Precision
 from salience.engine.precision import casting, exact_convolutions
@@ -164,7 +165,7 @@ def _measure(
     count = max(1, (threads or torch.get_num_threads()) // (lanes or 1))
     deadline = time.perf_counter() + budget_s
     formats: list[MemoryFormat] = [memory_format] if memory_format else ["channels_last", "contiguous"]
-    start = batch or 8
+    start = batch or min(8, largest_batch(classifier, Plan(1), gradients))
     like = Plan(start, formats[0], count, str(classifier.device), precision=precision, lanes=lanes or 1)
 
     def cost(plan: Plan) -> float:
@@ -184,12 +185,12 @@ def _measure(
     seconds = {f: cost(replace(like, batch=start, memory_format=f)) for f in formats}
     fastest = min(formats, key=lambda f: seconds[f])
     alone = replace(like, batch=start, memory_format=fastest)
-    wide = batch or min(2 * start, largest_batch(classifier))  # one core is best at larger batches than two are
     best, value = alone, seconds[fastest]
     if lanes is None:
-        best, value = _in_lanes(classifier, alone, value, wide, cost, gradients)
+        best, value = _in_lanes(classifier, alone, value, batch, cost, gradients)
     if batch is None:
-        best, _ = climb(best, value, cost, deadline=deadline, largest=largest_batch(classifier))
+        largest = largest_batch(classifier, best, gradients)
+        best, _ = climb(best, value, cost, deadline=deadline, largest=largest)
     if threads is None and lanes is None and best.lanes == 1 and count > 3 and time.perf_counter() < deadline:
         half = replace(best, threads=count // 2)
         best = min((best, half), key=cost)
@@ -197,15 +198,20 @@ def _measure(
 
 
 def _in_lanes(
-    classifier: Classifier, plan: Plan, value: float, batch: int, cost: Callable[[Plan], float], gradients: bool
+    classifier: Classifier, plan: Plan, value: float, batch: int | None, cost: Callable[[Plan], float], gradients: bool
 ) -> tuple[Plan, float]:
-    """Return the plan with calls side by side where that is about as fast or faster, else as it is; and its cost."""
+    """Return the plan with calls side by side where that is about as fast or faster, else as it is; and its cost.
+
+    ``batch`` is the one given by hand; without it, one core gets larger batches than two do, for it is best at them.
+    """
     if classifier.device.type != "cpu" or plan.threads < 2 or not _has_twins(classifier, plan, gradients):
         return plan, value
     found = []
     for threads in _LANE_THREADS:
-        trial = replace(plan, batch=batch, threads=threads, lanes=plan.threads // threads)
+        trial = replace(plan, threads=threads, lanes=plan.threads // threads)
         if trial.lanes > 1:
+            size = batch or min(2 * plan.batch, largest_batch(classifier, trial, gradients))
+            trial = replace(trial, batch=size)
             try:
                 found.append((cost(trial), trial))
             except (RuntimeError, MemoryError, ModelError):  # too large for the memory, or no thread can run it
@@ -230,9 +236,24 @@ def _has_twins(classifier: Classifier, plan: Plan, gradients: bool) -> bool:
     return same and (slope is None or other_slope is None or torch.equal(slope, other_slope))
 
 
-def largest_batch(classifier: Classifier) -> int:
-    """Return the largest batch that is tried on the classifier's kind of device."""
-    return _MAX_BATCH.get(classifier.device.type, 256)
+def largest_batch(classifier: Classifier, plan: Plan, gradients: bool) -> int:
+    """Return the largest batch that is tried under a plan's lanes: one whose activations the memory carries.
+
+    A device other than the CPU says when its memory is full, and a smaller batch is taken then.
+    """
+    most = _MAX_BATCH.get(classifier.device.type, 256)
+    if classifier.device.type != "cpu" or GRADIENTS not in classifier.capabilities:
+        return most
+    one = replace(plan, batch=1, lanes=1)
+    try:
+        with running(classifier, one):
+            pixels = _probe(classifier, one)
+            row = bytes_of_rows(
+                classifier.module, lambda: _call(classifier, pixels, one, gradients=True), gradients=gradients
+            )
+    except (ModelError, RuntimeError, MemoryError):  # it will be told where the model is run
+        return most
+    return max(1, min(most, room() // (plan.lanes * max(1, row))))
 
 
 def climb(
