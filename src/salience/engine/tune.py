@@ -36,7 +36,7 @@ _BATCH_S = 1e-3
 _LANE_THREADS = (1, 4)
 """So many threads of a lane are tried."""
 _LANES_ON_CUDA = 2
-_LANES_WORTH = 1.2
+_LANES_WORTH = 1.3
 """Lanes are taken up to this cost of one call after another: images are decoded and results written beside them."""
 _TWIN_ROWS = 2
 """A twin is tried on so many rows."""

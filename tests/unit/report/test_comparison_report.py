@@ -22,7 +22,7 @@ from parsed_page import Page
 from salience.comparison.result import Comparison, read_comparison
 from salience.report import write_report
 from salience.report.bundles import INLINE_BYTES, Bundles
-from salience.report.comparison import choice
+from salience.report.comparison import choice, wording
 from salience.report.comparison.boards import forests, heat, matrix, scatter_view
 from salience.report.comparison.cards import card
 from salience.report.comparison.drawing import encode_labels
@@ -317,7 +317,7 @@ def test_no_difference_says_what_could_have_been_found(made: Callable[..., Compa
     assert said.title == "No difference between cropped and captioned can be shown"
     assert said.state == "none"
     assert "every q is at least 0.05" in said.lead[0]
-    assert f"{100 * found.detectable('direction'):.1f} points" in said.lead[1]
+    assert f"{wording.least(100 * found.detectable('direction'))} points" in said.lead[1]
     assert "No difference between cropped and captioned can be shown" in rendered(comparison).text
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from salience.comparison.wording import percent_digits
 from salience.report.comparison import wording
 from salience.report.comparison.figures import Ends, Scatter, around_zero, percents, scatter
 from salience.report.comparison.findings import Effect, Findings
@@ -94,7 +95,7 @@ def _forest(material: Material, found: Findings, family: str) -> Forest:
     line = around_zero([scale * v for e in leads for v in e.ends])
     naming = material.naming(found.model)
     largest = max(leads, key=lambda e: abs(e.effect))
-    digits = 1 + wording.digits_of(largest.ends) if family == "ledger" else 1
+    digits = 1 + wording.digits_of(largest.ends) if family == "ledger" else percent_digits(*largest.ends)
     rows = []
     for rank, e in enumerate(leads, 1):
         three = (scale * e.ends[0], scale * e.ends[1], scale * e.ends[2])
@@ -131,7 +132,7 @@ def _forest(material: Material, found: Findings, family: str) -> Forest:
 def _detectable(effect: Effect) -> str:
     if not math.isfinite(effect.detectable):
         return ""
-    return f"{effect.detectable:.2g}" if effect.family == "ledger" else f"{100 * effect.detectable:.1f}"
+    return wording.least(effect.detectable if effect.family == "ledger" else 100 * effect.detectable)
 
 
 # ---------------------------------------------------------------------- scatter

@@ -12,6 +12,7 @@ from salience.comparison.result import Comparison
 from salience.report import gather as maps
 from salience.report import view, words
 from salience.report.bundles import Bundles
+from salience.report.comparison import wording
 from salience.report.comparison.boards import (
     STATES,
     Forest,
@@ -170,8 +171,8 @@ def _power(found: Sequence[Findings]) -> str:
     if able:
         least, most = (100 * f(e.detectable for e in able) for f in (min, max))
         told += (
-            f"In the others, the smallest difference that would be found with power 0.8 is between {least:.1f} and "
-            f"{most:.1f} points; each row of effects says its own. "
+            f"In the others, the smallest difference that would be found with power 0.8 is between "
+            f"{wording.least(least)} and {wording.least(most)} points; each row of effects says its own. "
         )
     return told + "What is not shown here may still be there."
 

@@ -85,7 +85,8 @@ def _no_lead(found: Findings, leads: list[Effect]) -> list[str]:
     family = tested[0].family
     typical = found.detectable(family)
     if math.isfinite(typical):
-        size = f"{typical:.2g}" if family == "ledger" else f"{100 * typical:.1f} points of the attribution"
+        size = f"{wording.least(100 * typical)} points of the attribution"
+        size = wording.least(typical) if family == "ledger" else size
         told.append(
             f"That does not mean that there is none: the smallest difference that these images would show with power "
             f"0.8 is {size} (the median over what was tested)."

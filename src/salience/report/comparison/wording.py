@@ -137,6 +137,11 @@ def points(ends: Ends) -> str:
     return f"{signed(100 * ends[0], digits)} points{bracket(ends, 100, digits)}"
 
 
+def least(value: float) -> str:
+    """Return the smallest effect that could be shown, which is never told as 0: ``3.1``, ``0.042``."""
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
 def scalar_ends(ends: Ends, digits: int | None = None) -> str:
     """Return a difference of the explained scalar: ``+1.20 [0.80, 1.60]``; without an interval where there is none."""
     shown = digits_of(ends) if digits is None else digits
