@@ -2,7 +2,8 @@
 
     python benchmarks/pages.py runs/trust runs/compared [--rounds 5] [--width 1280] [--json]
 
-A row a page: its bytes and its patches; milliseconds until the document can be used (DOMContentLoaded, scripts run),
+A row a page: its megabytes, with the files beside it that it names; how many patches of concepts it can show;
+milliseconds until the document can be used (DOMContentLoaded, scripts run),
 until all that it asks for at once is there (load), and until its largest visible element is painted. Medians; every
 round is a browser of its own, so nothing is remembered.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import statistics
 from dataclasses import asdict, dataclass
@@ -19,7 +21,8 @@ from typing import Any
 
 from playwright.sync_api import Playwright, sync_playwright
 
-PATCHES = ".patch"
+PATCH = re.compile(r'"s[0-9]+\.[0-9]+"')
+"""How a page names a patch: by its image and its segment."""
 TIMES = """() => new Promise(done => {
   const load = performance.getEntriesByType('navigation')[0]
   new PerformanceObserver(seen => done({
@@ -58,17 +61,17 @@ def main() -> None:
 def measured(tool: Playwright, path: Path, rounds: int, width: int) -> Opened:
     """Open a page so many times and return the medians."""
     times: list[dict[str, float]] = []
-    patches = 0
     for _ in range(rounds):
         browser = tool.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_context(viewport={"width": width, "height": 860}, offline=True).new_page()
         page.goto(path.resolve().as_uri())
         times.append(page.evaluate(TIMES))
-        patches = page.locator(PATCHES).count()
         browser.close()
     middle: dict[str, Any] = {name: round(statistics.median(t[name] for t in times), 1) for name in times[0]}
-    size = sum(p.stat().st_size for p in (path, *path.parent.glob("data-*")))
-    return Opened(f"{path.parents[1].name}/{path.name}", round(size / 1e6, 2), patches, **middle)
+    text = path.read_text(encoding="utf-8")
+    files = [path, *(p for p in path.parent.glob("data-*") if p.name in text)]
+    size = sum(p.stat().st_size for p in files)
+    return Opened(f"{path.parents[1].name}/{path.name}", round(size / 1e6, 1), len(set(PATCH.findall(text))), **middle)
 
 
 def chromium() -> str | None:
