@@ -396,7 +396,7 @@ class Scores:
         return [i for i, m in enumerate(board.methods) if self.methods[m]["kind"] == "method"]
 
     def _unsound(self) -> list[str]:
-        told = []
+        under: dict[tuple[str, str], dict[str, Interval]] = {}
         for s in self._values:
             if self.metrics[s.metric]["name"] != _WORST[1] or s.smooth:
                 continue
@@ -404,15 +404,16 @@ class Scores:
             for i in self._own(board):
                 found = interval(float(board.means[i]), board.drawn[i], board.units)
                 if found.high < UNSOUND:
-                    told.append(
-                        f"{board.methods[i]} fails soundness on {s.model} (background {s.background}): its mean worst "
-                        f"soundness is {found}. On average, what the map of the worst wrong label shows more than "
-                        "doubles that label's probability (one below 0.1 counts as 0.1)."
-                    )
-        return told
+                    under.setdefault((board.methods[i], s.model), {})[str(s.background)] = found
+        return [
+            f"{method} fails soundness on {model}: its mean worst soundness is {_under(found)}. On average, what the "
+            "map of the worst wrong label shows more than doubles that label's probability (one below 0.1 counts as "
+            "0.1)."
+            for (method, model), found in under.items()
+        ]
 
     def _no_better(self) -> list[str]:
-        told = []
+        under: dict[tuple[str, ...], dict[str, Interval]] = {}
         for s in self._headlines:
             board = self.board(s)
             blind = [i for i in range(len(board.methods)) if i not in self._own(board)]
@@ -423,11 +424,12 @@ class Scores:
                 found = self._difference(board, i, best)
                 if found.low <= 0:
                     word = "is worse than" if found.high < 0 else "is not clearly better than"
-                    told.append(
-                        f"{board.methods[i]} {word} the baseline {board.methods[best]} in {s.metric} on {s.model} "
-                        f"(background {s.background}): the difference is {found}."
-                    )
-        return told
+                    key = (board.methods[i], word, board.methods[best], s.metric, s.model)
+                    under.setdefault(key, {})[str(s.background)] = found
+        return [
+            f"{method} {word} the baseline {baseline} in {metric} on {model}: the difference is {_under(differences)}."
+            for (method, word, baseline, metric, model), differences in under.items()
+        ]
 
     def _flips(self) -> list[str]:
         told = []
@@ -478,6 +480,11 @@ class Scores:
                     f"blurred by {t.smooth:g} px: it is a matter of smoothness."
                 ]
         return []
+
+
+def _under(found: Mapping[str, Interval]) -> str:
+    """Return numbers, each with the background that it was found under."""
+    return ", ".join(f"{number} (background {background})" for background, number in found.items())
 
 
 def _failures_of_seeds(run: Run, methods: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
