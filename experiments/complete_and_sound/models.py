@@ -45,14 +45,8 @@ def leaderboard(name: str, scores: Scores) -> list[str]:
         for row in scores.agreement()
         if row["metric"] == metric and row["tau"] is not None
     ]
-    return [
-        *lines,
-        "",
-        f"Kendall's tau of the orders: {'; '.join(taus)}.",
-        "",
-        *(f"- {w}" for w in scores.warnings()),
-        "",
-    ]
+    told = [w for about, texts in scores.findings().items() if about != "baselines" for w in texts]
+    return [*lines, "", f"Kendall's tau of the orders: {'; '.join(taus)}.", "", *(f"- {w}" for w in told), ""]
 
 
 if __name__ == "__main__":
