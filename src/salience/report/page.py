@@ -25,7 +25,7 @@ from salience.store.files import whole_file
 from salience.store.place import Place, place_of
 from salience.store.run import Run, open_run
 
-SCRIPTS = ("dom.js", "types.js", "pictures.js", "keys.js", "filters.js", "grid.js", "large.js", "main.js")
+SCRIPTS = ("dom.js", "page.js", "types.js", "pictures.js", "keys.js", "filters.js", "grid.js", "large.js", "main.js")
 
 
 def write_report(run_folder: str | Place, out: str | Place | None = None, *, inline_bytes: int = INLINE_BYTES) -> Place:

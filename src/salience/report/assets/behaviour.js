@@ -127,17 +127,3 @@ document.addEventListener("click", (event) => {
   byId("large-title").focus();
   show(tile.dataset.measure || "", Number(tile.dataset.open));
 });
-
-async function copyCommand() {
-  const said = byId("copy").querySelector("[aria-live]");
-  try {
-    await navigator.clipboard.writeText(byId("command").textContent);
-    said.textContent = "Copied";
-  } catch {
-    getSelection()?.selectAllChildren(byId("command"));
-    said.textContent = document.execCommand("copy") ? "Copied" : "Selected";
-  }
-  setTimeout(() => (said.textContent = "Copy"), 2000);
-}
-
-if (byId("copy")) byId("copy").addEventListener("click", copyCommand);

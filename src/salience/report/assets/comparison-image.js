@@ -77,7 +77,7 @@ function showList(wanted) {
   marked = state.concept === "" ? null : Number(state.concept);
   update();
   updateImages();
-  goTo("images");
+  goTo(byId("images"));
 }
 
 /** @param {number} image @param {number} segment */
@@ -88,7 +88,7 @@ async function openImage(image, segment) {
   marked = about ? about.concepts[about.segments.indexOf(segment)] ?? null : null;
   update();
   updateImages();
-  goTo("images");
+  goTo(byId("images"));
 }
 
 // ------------------------------------------------------------------ the list

@@ -12,42 +12,24 @@
 /** @type {ComparisonPayload} */
 const data = JSON.parse(byId("payload").textContent);
 
-/** What is chosen, by the name of its controls; an empty text is the first, or all. @type {Object<string, string>} */
+/** What is chosen, by the name of its controls; an empty text is the first, or all. @type {Choices} */
 const START = { part: "0", family: "", card: "", slice: "", concept: "", where: "", quadrant: "", order: "", image: "" };
 
-/** @type {Object<string, string>} */
+/** @type {Choices} */
 const state = { ...START };
 
 /** What chooses the variant of a figure. @type {Object<string, string>} */
 const CHOOSERS = { forest: "family", card: "card", ledger: "slice" };
 
-/** The variants of a slot, made when they are first shown. @type {Map<Element, Map<string, HTMLElement | HTMLTemplateElement>>} */
-const variants = new Map();
-
-for (const slot of document.querySelectorAll("[data-slot]")) {
-  const found = new Map();
-  for (const one of slot.querySelectorAll(":scope > [data-key]")) found.set(/** @type {HTMLElement} */ (one).dataset.key, one);
-  variants.set(slot, found);
-}
-
 const partSlot = (/** @type {string} */ name) => document.querySelector(`[data-slot="${name}"][data-part="${state.part}"]`);
 const keysOf = (/** @type {string} */ name) => [...(variants.get(/** @type {Element} */ (partSlot(name))) || new Map()).keys()];
 
 /** @param {HTMLElement} slot */
-function showVariant(slot) {
-  const found = variants.get(slot) || new Map();
-  if (!found.size) return;
+function showSlot(slot) {
+  const found = variants.get(slot);
+  if (!found?.size) return;
   const wanted = state[CHOOSERS[slot.dataset.slot || ""]];
-  const key = found.has(wanted) ? wanted : found.keys().next().value;
-  let shown = found.get(key);
-  if (shown instanceof HTMLTemplateElement) {
-    const made = h("div", { class: "variant", "data-key": key });
-    made.append(shown.content.cloneNode(true));
-    found.set(key, made);
-    shown = made;
-    watchPatches(made);
-  }
-  if (slot.firstElementChild !== shown || slot.childElementCount !== 1) slot.replaceChildren(shown);
+  showVariant(slot, found.has(wanted) ? wanted : [...found.keys()][0], watchPatches);
 }
 
 /** Bring everything to the state. */
@@ -55,7 +37,7 @@ function update() {
   for (const part of document.querySelectorAll("[data-part]")) {
     const one = /** @type {HTMLElement} */ (part);
     one.hidden = one.dataset.part !== state.part;
-    if (one.dataset.slot && !one.hidden) showVariant(one);
+    if (one.dataset.slot && !one.hidden) showSlot(one);
   }
   for (const select of document.querySelectorAll("select[data-choice]")) {
     const one = /** @type {HTMLSelectElement} */ (select);
@@ -97,7 +79,7 @@ function updateCardPick() {
 function showCard(key, go) {
   state.card = key;
   update();
-  if (go) goTo("concept");
+  if (go) goTo(byId("concept"));
 }
 
 /** @param {number} step */
@@ -110,14 +92,6 @@ function turnCard(step) {
 byId("card-before").addEventListener("click", () => turnCard(-1));
 byId("card-next").addEventListener("click", () => turnCard(1));
 byId("card-pick").addEventListener("change", () => showCard(byId("card-pick").value, false));
-
-/** @param {string} id */
-function goTo(id) {
-  const place = byId(id);
-  place.scrollIntoView();
-  if (!place.hasAttribute("tabindex")) place.tabIndex = -1;
-  place.focus({ preventScroll: true });
-}
 
 // ------------------------------------------------------------------ patches
 
@@ -152,20 +126,13 @@ function watchPatches(within) {
 
 // ------------------------------------------------------------------ the address
 
-function writeAddress() {
-  const parts = new URLSearchParams();
-  for (const [key, value] of Object.entries(state)) if (value !== START[key]) parts.set(key, value);
-  const hash = parts.toString();
-  if (hash !== location.hash.slice(1)) history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
-}
+const writeAddress = () => writeChoices(state, START);
 
 /** @returns {boolean} whether the address says anything */
 function readAddress() {
-  if (!location.hash.includes("=")) return false;
-  const parts = new URLSearchParams(location.hash.slice(1));
-  for (const key of Object.keys(START)) state[key] = parts.get(key) ?? START[key];
+  const said = readChoices(state, START);
   if (!data.others[Number(state.part)]) state.part = START.part;
-  return true;
+  return said;
 }
 
 // ------------------------------------------------------------------ listening
@@ -191,7 +158,7 @@ document.addEventListener("click", (event) => {
   const link = /** @type {HTMLAnchorElement | null} */ (target.closest('a[href^="#"]'));
   if (link && byId(link.hash.slice(1))) {
     event.preventDefault();
-    goTo(link.hash.slice(1));
+    goTo(byId(link.hash.slice(1)));
   }
 });
 
@@ -207,17 +174,3 @@ window.addEventListener("hashchange", () => {
     updateImages();
   }
 });
-
-async function copyCommand() {
-  const said = byId("copy").querySelector("[aria-live]");
-  try {
-    await navigator.clipboard.writeText(byId("command").textContent);
-    said.textContent = "Copied";
-  } catch {
-    getSelection()?.selectAllChildren(byId("command"));
-    said.textContent = document.execCommand("copy") ? "Copied" : "Selected";
-  }
-  setTimeout(() => (said.textContent = "Copy"), 2000);
-}
-
-if (byId("copy")) byId("copy").addEventListener("click", copyCommand);

@@ -71,8 +71,7 @@ function writeAddress() {
     const value = key === "model" && state.model ? model().name : state[key];
     if (state[key] !== DEFAULTS[key]) parts.set(name, String(value));
   }
-  const hash = parts.toString();
-  if (hash !== location.hash.slice(1)) history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
+  setAddress(parts);
 }
 
 /** @returns {boolean} whether the address says anything */

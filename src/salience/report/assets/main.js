@@ -71,13 +71,6 @@ function switchModel(index) {
   showLarge();
 }
 
-/** @param {HTMLElement} element */
-function visit(element) {
-  element.scrollIntoView();
-  if (!element.hasAttribute("tabindex")) element.tabIndex = -1;
-  element.focus({ preventScroll: true });
-}
-
 function openFromAddress() {
   const image = data.images.findIndex((i) => i.id === state.image);
   if (state.image && image >= 0) openLarge(image, Math.max(0, model().columns.findIndex((c) => c.method === state.method)));
@@ -122,14 +115,14 @@ function listen() {
       const place = byId(link.hash.slice(1));
       if (place) {
         event.preventDefault();
-        visit(place);
+        goTo(place);
       }
     }
     const often = /** @type {HTMLElement | null} */ (target.closest("[data-class]"));
     if (often) {
       state.cls = often.dataset.class || "";
       update();
-      visit(byId("maps"));
+      goTo(byId("maps"));
     }
   });
   grid.addEventListener("click", (/** @type {Event} */ event) => {
@@ -200,22 +193,8 @@ function pageKey(event) {
   event.preventDefault();
 }
 
-async function copyCommand() {
-  const text = byId("command").textContent;
-  const said = byId("copy").querySelector("[aria-live]");
-  try {
-    await navigator.clipboard.writeText(text);
-    said.textContent = "Copied";
-  } catch {
-    getSelection()?.selectAllChildren(byId("command"));
-    said.textContent = document.execCommand("copy") ? "Copied" : "Selected";
-  }
-  setTimeout(() => (said.textContent = "Copy"), 2000);
-}
-
 byId("keys-button").addEventListener("click", () => byId("keys").showModal());
 byId("keys-close").addEventListener("click", () => byId("keys").close());
-if (byId("copy")) byId("copy").addEventListener("click", copyCommand);
 
 if (data.models.length && data.images.length) {
   listen();

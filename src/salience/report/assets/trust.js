@@ -15,10 +15,10 @@
 /** @type {TrustPayload} */
 const data = JSON.parse(byId("payload").textContent);
 
-/** What is chosen, by the name of its controls; places in the lists of the payload. @type {Object<string, string>} */
+/** What is chosen, by the name of its controls; places in the lists of the payload. @type {Choices} */
 const START = { model: "0", metric: "0", background: "0", smooth: "0", of: "worst", over: "b", curve: "0", image: "", lane: "0", sort: "" };
 
-/** @type {Object<string, string>} */
+/** @type {Choices} */
 const state = { ...START };
 
 /** Which variant of a figure the state names; the first that exists is shown. @type {Object<string, () => string[]>} */
@@ -29,32 +29,13 @@ const KEYS = {
   curves: () => [`${state.curve}.${state.background}.${state.smooth}`],
 };
 
-/** The variants of a slot, made when they are first shown. @type {Map<Element, Map<string, HTMLElement | HTMLTemplateElement>>} */
-const variants = new Map();
-
-for (const slot of document.querySelectorAll("[data-slot]")) {
-  const found = new Map();
-  for (const one of slot.querySelectorAll(":scope > [data-key]")) found.set(/** @type {HTMLElement} */ (one).dataset.key, one);
-  variants.set(slot, found);
-}
-
 /** @param {Element} slot */
-function showVariant(slot) {
-  const found = variants.get(slot) || new Map();
-  if (!found.size) return;
+function showSlot(slot) {
+  const found = variants.get(slot);
+  if (!found?.size) return;
   const key = KEYS[/** @type {HTMLElement} */ (slot).dataset.slot || ""]().find((k) => found.has(k));
-  const one = key === undefined ? null : found.get(key);
-  if (key === undefined || !one) {
-    slot.replaceChildren(h("p", { class: "empty" }, "Nothing was measured for this choice."));
-    return;
-  }
-  let shown = one;
-  if (one instanceof HTMLTemplateElement) {
-    shown = h("div", { class: "variant", "data-key": key });
-    shown.append(one.content.cloneNode(true));
-    found.set(key, shown);
-  }
-  if (slot.firstElementChild !== shown || slot.childElementCount !== 1) slot.replaceChildren(shown);
+  if (key === undefined) slot.replaceChildren(h("p", { class: "empty" }, "Nothing was measured for this choice."));
+  else showVariant(slot, key);
 }
 
 /** Bring everything to the state. */
@@ -70,25 +51,18 @@ function update() {
   for (const part of document.querySelectorAll("[data-part]")) {
     const one = /** @type {HTMLElement} */ (part);
     one.hidden = one.dataset.part !== state.model;
-    if (one.dataset.slot && !one.hidden) showVariant(one);
+    if (one.dataset.slot && !one.hidden) showSlot(one);
   }
   writeAddress();
 }
 
-function writeAddress() {
-  const parts = new URLSearchParams();
-  for (const [key, value] of Object.entries(state)) if (value !== START[key]) parts.set(key, value);
-  const hash = parts.toString();
-  if (hash !== location.hash.slice(1)) history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
-}
+const writeAddress = () => writeChoices(state, START);
 
 /** @returns {boolean} whether the address says anything */
 function readAddress() {
-  if (!location.hash.includes("=")) return false;
-  const parts = new URLSearchParams(location.hash.slice(1));
-  for (const key of Object.keys(START)) state[key] = parts.get(key) ?? START[key];
+  const said = readChoices(state, START);
   if (!data.models[Number(state.model)]) state.model = START.model;
-  return true;
+  return said;
 }
 
 // ------------------------------------------------------------------ sorting
@@ -129,9 +103,7 @@ document.addEventListener("click", (event) => {
   const place = link && byId(link.hash.slice(1));
   if (place) {
     event.preventDefault();
-    place.scrollIntoView();
-    if (!place.hasAttribute("tabindex")) place.tabIndex = -1;
-    place.focus({ preventScroll: true });
+    goTo(place);
   }
 });
 
@@ -141,17 +113,3 @@ window.addEventListener("hashchange", () => {
     updateImages();
   }
 });
-
-async function copyCommand() {
-  const said = byId("copy").querySelector("[aria-live]");
-  try {
-    await navigator.clipboard.writeText(byId("command").textContent);
-    said.textContent = "Copied";
-  } catch {
-    getSelection()?.selectAllChildren(byId("command"));
-    said.textContent = document.execCommand("copy") ? "Copied" : "Selected";
-  }
-  setTimeout(() => (said.textContent = "Copy"), 2000);
-}
-
-if (byId("copy")) byId("copy").addEventListener("click", copyCommand);

@@ -17,7 +17,7 @@ from salience.report.bundles import Bundles
 from salience.report.frame import STYLES, Links, render
 from salience.report.payload import safe_json
 
-SCRIPTS = ("dom.js", "pictures.js", "behaviour.js")
+SCRIPTS = ("dom.js", "page.js", "pictures.js", "behaviour.js")
 
 
 def render_audit(audit: Audit, bundles: Bundles, links: Links = ()) -> str:

@@ -33,7 +33,7 @@ from salience.report.comparison.sentences import SCALARS, Verdict, verdict
 from salience.report.frame import STYLES, Links, render
 from salience.report.payload import safe_json
 
-SCRIPTS = ("dom.js", "pictures.js", "comparison.js", "comparison-image.js")
+SCRIPTS = ("dom.js", "page.js", "choices.js", "pictures.js", "comparison.js", "comparison-image.js")
 
 SCATTER_SIDE = 420.0
 

@@ -20,7 +20,7 @@ from salience.report.trust.ranks import RanksView, ranks
 from salience.report.trust.verdict import Verdict, alarms, verdict
 from salience.scores import Scores
 
-SCRIPTS = ("dom.js", "pictures.js", "trust.js", "trust-image.js")
+SCRIPTS = ("dom.js", "page.js", "choices.js", "pictures.js", "trust.js", "trust-image.js")
 
 
 @dataclass(frozen=True)
