@@ -207,6 +207,9 @@ def test_keys_move_through_the_images(visit: Callable[..., Any]) -> None:
     page.keyboard.press("End")
     last = page.locator("#thumbs [data-id]").last.get_attribute("data-id")
     until(page, f"document.querySelector('.drill-head h3')?.textContent === {last!r}")
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")  # while the picture before it is being drawn
+    until(page, f"document.querySelector('.drill-head h3')?.textContent === {first!r}")
 
 
 def test_the_address_brings_the_choice_back(visit: Callable[..., Any], comparison: Comparison) -> None:

@@ -131,11 +131,13 @@ async function chooseImage(id) {
   state.image = id;
   writeAddress();
   await updateImages();
+  focusChosen();
+}
+
+function focusChosen() {
   const one = byId("thumbs").querySelector('[aria-selected="true"]');
-  if (one) {
-    one.focus({ preventScroll: true });
-    one.scrollIntoView({ block: "nearest", inline: "nearest", behavior: "instant" });
-  }
+  one?.focus({ preventScroll: true });
+  one?.scrollIntoView({ block: "nearest", inline: "nearest", behavior: "instant" });
 }
 
 async function updateImages() {
@@ -152,6 +154,7 @@ async function updateImages() {
   const place = shown.find((i) => data.images.ids[i] === state.image) ?? shown[0];
   if (place !== undefined) state.image = data.images.ids[place];
   byId("thumbs").hidden = !shown.length;
+  const held = byId("thumbs").contains(document.activeElement);
   byId("thumbs").replaceChildren(
     ...shown.map((i) => {
       const { thumb } = /** @type {Entry} */ (entryOf.get(i));
@@ -160,6 +163,7 @@ async function updateImages() {
         thumb ? h("img", { src: `data:image/webp;base64,${thumb}`, alt: "" }) : h("span", { class: "no-picture" }));
     }),
   );
+  if (held) focusChosen(); // at once: the next key comes while the picture is being drawn
   if (place === undefined) byId("drill-one").replaceChildren(h("p", { class: "empty" }, found.length ? "None of these images can be opened here: their list can be downloaded." : "No image fits."));
   else await showImage(place);
 }
