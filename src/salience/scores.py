@@ -34,6 +34,9 @@ SEEDS = "seeds"
 UNSOUND = 0.5
 """Below this mean worst soundness, the map of a wrong label makes that label more than twice as probable as it is."""
 _WORST = ("worst-completeness", "worst-soundness")
+FEWEST = 6
+"""Fewer independent images support no claim: a difference that all of five share has p = 2 / 2^5 = 0.06 by its signs,
+and bootstrap intervals of so few are too narrow."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -354,7 +357,7 @@ class Scores:
 
     def warnings(self) -> list[str]:
         """Return what should be known before a method is trusted, one sentence each."""
-        return [*self._unscored(), *(text for texts in self.findings().values() for text in texts)]
+        return [*self._unscored(), *self._too_few(), *(text for texts in self.findings().values() for text in texts)]
 
     def findings(self) -> dict[str, list[str]]:
         """Return the warnings by what they are about: ``soundness``, ``baselines``, ``backgrounds``, ``smoothness``."""
@@ -392,7 +395,22 @@ class Scores:
             if metric not in scored
         ]
 
+    def _too_few(self) -> list[str]:
+        few: dict[tuple[str, int], dict[str, None]] = {}
+        for s in self.settings:
+            units = self.board(s).units
+            if 0 < units < FEWEST:
+                few.setdefault((s.model, units), {})[s.metric] = None
+        return [
+            f"On {model}, only {units} independent image{'s have' if units > 1 else ' has'} a score by "
+            f"{', '.join(metrics)}: on fewer than {FEWEST}, nothing is called better, worse or unsound."
+            for (model, units), metrics in few.items()
+        ]
+
     def _own(self, board: Board) -> list[int]:
+        """Return the places of methods that something may be claimed of: none where there are too few images."""
+        if board.units < FEWEST:
+            return []
         return [i for i, m in enumerate(board.methods) if self.methods[m]["kind"] == "method"]
 
     def _unsound(self) -> list[str]:
@@ -416,11 +434,12 @@ class Scores:
         under: dict[tuple[str, ...], dict[str, Interval]] = {}
         for s in self._headlines:
             board = self.board(s)
-            blind = [i for i in range(len(board.methods)) if i not in self._own(board)]
-            if s.smooth or not blind:
+            own = self._own(board)
+            blind = [i for i in range(len(board.methods)) if i not in own]
+            if s.smooth or not blind or not own:
                 continue
             best = max(blind, key=lambda i: board.means[i])
-            for i in self._own(board):
+            for i in own:
                 found = self._difference(board, i, best)
                 if found.low <= 0:
                     word = "is worse than" if found.high < 0 else "is not clearly better than"

@@ -125,6 +125,21 @@ def test_warning_of_unsound_methods() -> None:
         assert warning.count("] (background blur), ") == warning.count("] (background mean).") == 1, warning
 
 
+def test_nothing_is_claimed_of_few_images() -> None:
+    def of(n: int) -> list[str]:
+        levels = {("liar", "worst-soundness"): 0.2, ("random", "worst-soundness"): 0.9}
+        levels |= {("liar", "srg"): 0.1, ("random", "srg"): 0.9}
+        return made({(*key, "blur", 0.0): np.full(n, level) for key, level in levels.items()}).warnings()
+
+    assert of(1)[0].startswith("On net, only 1 independent image has a score by ")
+    (told,) = of(5)
+    assert told.startswith("On net, only 5 independent images have a score by ")
+    assert "worst-soundness" in told
+    assert "srg" in told
+    assert any("fails soundness" in w for w in of(6))
+    assert not any("only" in w for w in of(6))
+
+
 def test_warning_of_a_flip() -> None:
     levels = {("a", "blur"): 0.2, ("b", "blur"): 0.6, ("a", "road"): 0.6, ("b", "road"): 0.2}
     values = {(m, "srg", b, 0.0): around(v) for (m, b), v in levels.items()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from salience.report import words
-from salience.scores import HEADLINE, Scores, Setting
+from salience.scores import FEWEST, HEADLINE, Scores, Setting
 from salience.stats import Interval, interval
 
 KINDS = {
@@ -87,6 +87,11 @@ def verdict(scores: Scores, model: str, backgrounds: Sequence[str]) -> Verdict:
         return Verdict(f"Only baselines were scored on {model}", (), "wrong", setting, None, (), "")
     best = own[0]
     lead = [_first(scores, setting, best, len(own))]
+    if best["n"] < FEWEST:
+        lead.append(f"Nothing can be claimed on fewer than {FEWEST} images: more would tell.")
+        number = Interval(best["mean"], best["low"], best["high"], 0.95, best["n"])
+        title = f"Too few images to trust a method on {model}"
+        return Verdict(title, tuple(lead), "wrong", setting, number, (), best["method"])
     ahead = True
     if blind:
         gap = _lead(scores, setting, best["method"], blind[0]["method"])
