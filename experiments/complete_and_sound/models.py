@@ -3,9 +3,9 @@
     salience evaluate IMAGES --model CARD --method ... --metric complete-sound,... --background ... --out runs/resnet20
     python experiments/complete_and_sound/models.py runs/resnet20 runs/vit ...
 
-A table a run: the smaller of worst-case completeness and worst-case soundness under each background with its 95 %
-interval, methods in the order of their mean over backgrounds; then how well backgrounds agree on the order, and what
-the evaluation warns of but the baselines, which the table shows.
+A table a run: the smaller of worst-case completeness and worst-case soundness under each background, with its 95 %
+interval where there are images enough; methods in the order of their mean over backgrounds; then how well backgrounds
+agree on the order, and what the evaluation warns of but the baselines, which the table shows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from salience.scores import Scores, read_scores
+from salience.scores import FEWEST, Scores, read_scores
 
 HEADLINE = "complete-and-sound"
 
@@ -31,7 +31,8 @@ def leaderboard(name: str, scores: Scores) -> list[str]:
     cells: dict[str, dict[str, str]] = defaultdict(dict)
     means: dict[str, list[float]] = defaultdict(list)
     for row in scores.ranking(metric=metric):
-        cells[row["method"]][row["background"]] = f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        interval = f" [{row['low']:.2f}, {row['high']:.2f}]" if row["n"] >= FEWEST else ""
+        cells[row["method"]][row["background"]] = f"{row['mean']:.2f}{interval}"
         means[row["method"]].append(row["mean"])
     backgrounds = list(next(iter(cells.values())))
     images = len(scores.table["image_id"].unique())
