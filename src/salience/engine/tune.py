@@ -122,15 +122,22 @@ def rows_are_independent(classifier: Classifier, plan: Plan) -> bool:
     if plan.batch == 1:
         return True
     pixels = _probe(classifier, plan)
-    turned = pixels.flip(0)
-    turned[::2] = 1 - turned[::2]  # every second row stays itself, at another place and beside others
-    turned = turned.contiguous(memory_format=plan.torch_format)
+    order = torch.arange(plan.batch, device=pixels.device)
+    with_others = pixels.flip(0)
+    with_others[::2] = 1 - with_others[::2]
+    trials = ((pixels.roll(1, 0), order.roll(1), slice(None)), (with_others, order.flip(0), slice(1, None, 2)))
     with running(classifier, plan):
         for gradients in (False, True):
-            answers = _call(classifier, pixels, plan, gradients)
-            others = _call(classifier, turned, plan, gradients)
-            for answer, other in zip(answers, others, strict=True):
-                if answer is not None and other is not None and not torch.equal(answer.flip(0)[1::2], other[1::2]):
+            logits, slope = _call(classifier, pixels, plan, gradients)
+            for rows, moved, same in trials:
+                other, other_slope = _call(
+                    classifier, rows.contiguous(memory_format=plan.torch_format), plan, gradients
+                )
+                if not torch.equal(other[same], logits[moved][same]):
+                    return False
+                if slope is None or other_slope is None:
+                    continue
+                if not torch.equal(other_slope[same], slope[moved][same]):
                     return False
     return True
 
