@@ -148,7 +148,7 @@ def test_address_brings_the_view_back(visit: Callable[..., Any]) -> None:
     page.keyboard.press("Escape")
     assert page.locator("#count").inner_text() == "4 of 12"
     assert page.locator('#view input[value="over"]').is_checked()
-    page.wait_for_function("!location.hash.includes('image=')")
+    until(page, "!location.hash.includes('image=')")
 
 
 def test_keys_move_through_the_grid_and_the_large_view(visit: Callable[..., Any]) -> None:
@@ -173,10 +173,13 @@ def test_keys_move_through_the_grid_and_the_large_view(visit: Callable[..., Any]
     until(page, "document.activeElement.id === 'tab-1'")
     assert page.locator("#large-title").inner_text() == "bird/001.png"
     page.keyboard.press("Escape")
+    # A dialog tells of its closing in a task of its own, after the browser gave the focus back to where it was before.
+    until(page, "!location.hash.includes('image=')")
     assert focused(page) == ("bird/001.png", "2")
     page.keyboard.press("?")
     assert page.locator("#keys").is_visible()
     page.keyboard.press("Escape")
+    until(page, "!document.querySelector('dialog[open]')")
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.id") == "search"
 
