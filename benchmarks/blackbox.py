@@ -1,11 +1,13 @@
 """Black-box methods at equal budgets: insertion, deletion, average drop, pointing game, IoU, and agreement of seeds.
 
     python benchmarks/blackbox.py IMAGES --model CARD --budget 64,256 --limit 200 --out results/lite0 [--json]
+    python benchmarks/blackbox.py IMAGES --model CARD --method rise@4096,evolve@512 --against rise@4096 --out few
 
 The search fills hidden pixels with one thing (``--fill``), the scores with others (the image's mean for deletion, a
 blur for insertion). Localisation counts images whose boxes cover less than a quarter. Differences to the first method
-of a budget are paired, with bootstrap intervals over images: ▲ better than it, ▼ worse, = not to be told apart. It
-writes into run directories, so a benchmark that is stopped carries on, and prints a table in Markdown.
+of a budget, or to one method for all (``--against``), are paired, with bootstrap intervals over images: ▲ better than
+it, ▼ worse, = not to be told apart. It writes into run directories, so a benchmark that is stopped carries on, and
+prints a table in Markdown.
 """
 
 from __future__ import annotations
@@ -59,8 +61,8 @@ def main() -> None:
         listen=told("seed 0"),
         command=sys.argv,
     )
-    agreement = seeds(model, args, [n for _, _, n in names], settings) if args.seeds else {}
-    rows = table(scores, names, agreement, boxes)
+    agreement = seeds(scores, model, args, [n for _, _, n in names], settings) if args.seeds else {}
+    rows = table(scores, names, agreement, boxes, args.against)
     print(json.dumps(rows, indent=2) if args.json else markdown(rows))
 
 
@@ -69,7 +71,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("images")
     parser.add_argument("--model", required=True)
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--method", default=METHODS)
+    parser.add_argument("--method", default=METHODS, help="NAME for every budget, NAME@BUDGET for one")
+    parser.add_argument("--against", help="NAME@BUDGET that all are compared to; default: the first of each budget")
     parser.add_argument("--budget", default="64,256", type=lambda s: [int(v) for v in s.split(",")])
     parser.add_argument("--fill", default="grey", help="what the search puts in the place of hidden pixels")
     parser.add_argument("--limit", type=int, default=200)
@@ -84,7 +87,9 @@ def arguments() -> argparse.Namespace:
 
 def methods(asked: Sequence[str], budgets: Sequence[int], fill: str, model: Classifier) -> list[tuple[str, int, str]]:
     """Return (name, budget, text) of everything that is scored; Grad-CAM as the white-box reference."""
-    found = [(name, b, f"{name}:budget={b}:fill={fill}") for b in budgets for name in asked]
+    alike = [(name, b) for b in budgets for name in asked if "@" not in name]
+    pairs = [(name, int(b)) for name, _, b in (text.partition("@") for text in asked) if b]
+    found = [(name, b, f"{name}:budget={b}:fill={fill}") for name, b in alike + pairs]
     return found + ([("gradcam", 0, "gradcam")] if LAYERS in model.capabilities else [])
 
 
@@ -99,33 +104,28 @@ def told(what: str) -> Any:
     return listen
 
 
-def seeds(model: Classifier, args: argparse.Namespace, names: Sequence[str], settings: RunSettings) -> dict[str, float]:
-    """Return the mean rank correlation of maps between two seeds."""
-    found = []
-    for seed in (0, 1):
-        outcome = explain_run(
-            [model],
-            args.images,
-            [n for n in names if n != "gradcam"],
-            args.out.with_name(f"{args.out.name}.seed{seed}"),
-            limit=args.limit,
-            seed=seed,
-            settings=settings,
-            listen=told(f"seed {seed}, for agreement"),
-        )
-        found.append(outcome.run)
-    return {
-        name: float(
-            np.mean(
-                [
-                    _correlation(a, b)
-                    for a, b in zip(*(run.maps(method=name, model=model.name).values for run in found), strict=True)
-                ]
-            )
-        )
-        for name in names
-        if name != "gradcam"
-    }
+def seeds(
+    scores: Scores, model: Classifier, args: argparse.Namespace, names: Sequence[str], settings: RunSettings
+) -> dict[str, float]:
+    """Return the mean rank correlation of the maps that were scored with maps of another seed."""
+    assert scores.run is not None
+    other = explain_run(
+        [model],
+        args.images,
+        [n for n in names if n != "gradcam"],
+        args.out.with_name(f"{args.out.name}.seed1"),
+        limit=args.limit,
+        seed=1,
+        settings=settings,
+        listen=told("seed 1, for agreement"),
+    ).run
+    found = {}
+    for name in names:
+        if name == "gradcam":
+            continue
+        pairs = zip(*(run.maps(method=name, model=model.name).values for run in (scores.run, other)), strict=True)
+        found[name] = float(np.mean([_correlation(a, b) for a, b in pairs]))
+    return found
 
 
 def _correlation(a: Any, b: Any) -> float:
@@ -134,9 +134,13 @@ def _correlation(a: Any, b: Any) -> float:
 
 
 def table(
-    scores: Scores, names: Sequence[tuple[str, int, str]], agreement: dict[str, float], boxes: bool
+    scores: Scores,
+    names: Sequence[tuple[str, int, str]],
+    agreement: dict[str, float],
+    boxes: bool,
+    against: str | None,
 ) -> list[dict[str, Any]]:
-    """Return a row for each method and budget, with the paired difference to the first method of its budget."""
+    """Return a row for each method and budget, with the paired difference to one method or the first of its budget."""
     rows = [{"method": name, "budget": budget, "text": text} for name, budget, text in names]
     for metric, background, _ in SHOWN if boxes else SHOWN[:3]:
         if not any(s.metric == metric for s in scores.settings):  # no image has what it needs: boxes that are small
@@ -146,17 +150,21 @@ def table(
         values = {r["method"]: r for r in ranking}
         for row in rows:
             found = values[row["text"]]
-            first = next(r for r in rows if r["budget"] == row["budget"])["text"]
-            against = next(
+            first = next(
+                r["text"]
+                for r in rows
+                if (f"{r['method']}@{r['budget']}" == against if against else r["budget"] == row["budget"])
+            )
+            pair = next(
                 (p for p in pairs if {p["first"], p["second"]} == {first, row["text"]} and first != row["text"]), None
             )
-            sign = 0 if against is None else 1 if against["second"] == first else -1
+            sign = 0 if pair is None else 1 if pair["second"] == first else -1
             row[metric] = {
                 "mean": found["mean"],
                 "low": found["low"],
                 "high": found["high"],
                 "n": found["n"],
-                "worse": _verdict(against, sign, found["direction"]),
+                "worse": _verdict(pair, sign, found["direction"]),
             }
     for row in rows:
         row["seeds"] = agreement.get(row["text"])
