@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -168,17 +168,27 @@ PAIRS = [(name, method) for name in ADAPTERS for method in METHODS if (name, met
 PAIRS += [(name, method) for name in BLACK_BOXES for method in OUTPUTS_ALONE]
 
 
-@pytest.fixture(scope="module", params=[*ADAPTERS, *BLACK_BOXES])
-def classifier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Classifier]:
-    name: str = request.param
-    with torch.random.fork_rng(), ExitStack() as stack:
-        if name in CALLABLES:
-            yield CALLABLES[name]()
-            return
-        folder = tmp_path_factory.mktemp(name)
-        spec = SERVERS[name](folder, stack) if name in SERVERS else (ADAPTERS | FILES)[name](folder)
-        torch.manual_seed(0)
-        yield load_model(f"{name}={spec}", device="cpu")
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Classifier]]:
+    """Make each classifier once: a fixture with parameters is made again whenever the order of tests changes it."""
+    with ExitStack() as stack:
+
+        @cache
+        def build(name: str) -> Classifier:
+            if name in CALLABLES:
+                return CALLABLES[name]()
+            folder = tmp_path_factory.mktemp(name)
+            with torch.random.fork_rng():
+                spec = SERVERS[name](folder, stack) if name in SERVERS else (ADAPTERS | FILES)[name](folder)
+                torch.manual_seed(0)
+                return load_model(f"{name}={spec}", device="cpu")
+
+        yield build
+
+
+@pytest.fixture(params=[*ADAPTERS, *BLACK_BOXES])
+def classifier(request: pytest.FixtureRequest, built: Callable[[str], Classifier]) -> Classifier:
+    return built(request.param)
 
 
 @pytest.mark.parametrize("check", CLASSIFIER_CONTRACTS, ids=lambda c: c.__name__.removeprefix("check_"))
