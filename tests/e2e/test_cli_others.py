@@ -160,7 +160,7 @@ def test_demo(terminal: Terminal) -> None:
 
 def test_the_demo_leads_to_the_mark_that_one_network_has_learnt(terminal: Terminal) -> None:
     pytest.importorskip("sklearn", reason="the extra 'demo' is not installed")
-    done = terminal.run("demo", "--part", "digits", "--out", "demo")
+    done = terminal.run("demo", "--part", "digits", "--limit", "450", "--out", "demo")
     assert done.code == 0, done.err
     comparison = salience.read_comparison(salience.open_run(terminal.folder / "demo" / "digits-compared"))
     first = comparison.confirmed.slice(0, 1).to_pylist()[0]

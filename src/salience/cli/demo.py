@@ -11,7 +11,7 @@ from salience.cli.app import app
 from salience.cli.compare import compare
 from salience.cli.explain import explain
 from salience.cli.inputs import split
-from salience.cli.options import Device
+from salience.cli.options import Device, Limit
 from salience.cli.shell import told
 from salience.cli.train import train
 from salience.errors import SettingsError
@@ -19,7 +19,7 @@ from salience.errors import SettingsError
 PARTS = ("photographs", "digits", "models")
 
 
-@app.command(epilog="Examples:\n\nsalience demo --out demo\n\nsalience demo --part digits --out demo")
+@app.command(epilog="Examples:\n\nsalience demo --out demo\n\nsalience demo --part digits --limit 300 --out demo")
 @told
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the images, models and runs.")] = Path("demo"),
@@ -27,6 +27,7 @@ def demo(
         list[str] | None,
         typer.Option(metavar="P[,P]", help="photographs, digits, models.  [default: all of them]"),
     ] = None,
+    limit: Limit = None,
     device: Device = "auto",
 ) -> None:
     """Explain what EfficientNet-Lite0 sees in real photographs, and compare: it with Lite1, and two small networks.
@@ -38,20 +39,21 @@ def demo(
     if unknown:
         raise SettingsError(f"The demo has no part {unknown[0]!r}; choose of {', '.join(PARTS)}.")
     shown = {"photographs": _photographs, "digits": _digits, "models": _models}
-    pages = [shown[p](out, device) / "report" / "index.html" for p in PARTS if p in parts]
+    pages = [shown[p](out, limit, device) / "report" / "index.html" for p in PARTS if p in parts]
     typer.echo("\npages:\n" + "\n".join(f"  {page}" for page in pages))
 
 
-def _photographs(out: Path, device: str) -> Path:
+def _photographs(out: Path, limit: int | None, device: str) -> Path:
     from salience.demo.photographs import METHODS, MODEL, collect_photographs
 
     photographs = collect_photographs(out / "photographs")
     typer.echo("What does EfficientNet-Lite0 see, and where?\n")
-    explain(images=str(photographs), model=[MODEL], out=str(out / "run"), method=list(METHODS), device=device)
+    run = str(out / "run")
+    explain(images=str(photographs), model=[MODEL], out=run, method=list(METHODS), limit=limit, device=device)
     return out / "run"
 
 
-def _digits(out: Path, device: str) -> Path:
+def _digits(out: Path, limit: int | None, device: str) -> Path:
     from salience.demo.digits import CLASSES, EPOCHS, METHOD, write_digits
 
     typer.echo("\nTwo networks for handwritten digits; one was trained with a mark in the corner of one class.\n")
@@ -73,14 +75,16 @@ def _digits(out: Path, device: str) -> Path:
         )
         (cards[name],) = sorted((out / "digits" / "models").glob(f"{name}*.toml"))
     named = [f"{name}={card}" for name, card in cards.items()]
-    compare(images=str(digits.held_out), model=named, out=str(out / "digits-compared"), method=METHOD, device=device)
-    return out / "digits-compared"
+    compared = out / "digits-compared"
+    compare(images=str(digits.held_out), model=named, out=str(compared), method=METHOD, limit=limit, device=device)
+    return compared
 
 
-def _models(out: Path, device: str) -> Path:
+def _models(out: Path, limit: int | None, device: str) -> Path:
     from salience.demo.photographs import LARGER, MODEL, collect_photographs
 
     photographs = collect_photographs(out / "photographs")
     typer.echo("\nEfficientNet-Lite0 and Lite1 on the photographs: so few show little, and the page says so.\n")
-    compare(images=str(photographs), model=[MODEL, LARGER], out=str(out / "models-compared"), device=device)
-    return out / "models-compared"
+    compared = out / "models-compared"
+    compare(images=str(photographs), model=[MODEL, LARGER], out=str(compared), limit=limit, device=device)
+    return compared
