@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-MEMORY = Path("/dev/shm")  # noqa: S108
+MEMORY = Path("/dev/shm")
 if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 8 << 30:
     # Tests write and delete thousands of small files, each written through to the disk: a fifth of their time.
     os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)

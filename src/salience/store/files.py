@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from salience.errors import RunError
 from salience.store.place import Place, storage
 
-
 _MANY = 10_000
 """Rows from which Arrow's threads gain more than they cost."""
 
