@@ -62,6 +62,17 @@ def until(page: Any, condition: str) -> None:
     raise AssertionError(f"never came true: {condition}")
 
 
+def texts(page: Any, selector: str) -> list[str]:
+    """Return the texts of elements as they are seen; rows that were just moved have none before the next frame."""
+    found: list[str] = []
+    for _ in range(200):
+        found = page.locator(selector).all_inner_texts()
+        if all(found):
+            break
+        page.wait_for_timeout(25)
+    return found
+
+
 def check_axe(page: Any) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     results = axe.Axe().run(page)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import check_axe, opening, until
+from browsing import check_axe, opening, texts, until
 from PIL import Image
 
 from salience.report import write_report
@@ -49,7 +49,7 @@ def visit(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
 
 def shown(page: Any) -> list[str]:
-    return page.locator("#rows .image .name").all_inner_texts()
+    return texts(page, "#rows .image .name")
 
 
 def focused(page: Any) -> tuple[str, str]:
@@ -119,7 +119,7 @@ def test_filters_count_sort_and_address(visit: Callable[..., Any]) -> None:
     assert page.locator("#count").inner_text() == "12 of 12"
     page.locator("#outcome label", has_text="Wrong").click()
     assert page.locator("#count").inner_text() == "4 of 12"
-    assert all("wrong" in text for text in page.locator("#rows .image .verdict").all_inner_texts())
+    assert all("wrong" in text for text in texts(page, "#rows .image .verdict"))
     assert "show=wrong" in page.url
     page.locator("#outcome label", has_text="Failed").click()
     assert shown(page) == ["bird/000.png", "bird/007.png"]
@@ -134,7 +134,7 @@ def test_filters_count_sort_and_address(visit: Callable[..., Any]) -> None:
     assert "class=3" in page.url
     page.locator("#class").select_option("")
     page.locator("#sort").select_option("sure")
-    sure = [float(t.split("%")[0].split()[-1]) for t in page.locator("#rows .verdict").all_inner_texts() if "%" in t]
+    sure = [float(t.split("%")[0].split()[-1]) for t in texts(page, "#rows .verdict") if "%" in t]
     assert sure == sorted(sure, reverse=True)
     page.locator("#sort").select_option("gap:ig")
     assert shown(page)[:2] == ["bird/011.png", "bird/010.png"]
