@@ -77,7 +77,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fill", default="grey", help="what the search puts in the place of hidden pixels")
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--boxes", action="store_true", help="score localisation: the manifest has boxes")
-    parser.add_argument("--seeds", action="store_true", help="explain again with another seed, and correlate")
+    parser.add_argument("--seeds", type=int, default=0, help="explain so many images with another seed, and correlate")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--threads", type=int)
@@ -107,14 +107,14 @@ def told(what: str) -> Any:
 def seeds(
     scores: Scores, model: Classifier, args: argparse.Namespace, names: Sequence[str], settings: RunSettings
 ) -> dict[str, float]:
-    """Return the mean rank correlation of the maps that were scored with maps of another seed."""
+    """Return the mean rank correlation of the maps that were scored with maps of another seed, of the first images."""
     assert scores.run is not None
     other = explain_run(
         [model],
         args.images,
         [n for n in names if n != "gradcam"],
         args.out.with_name(f"{args.out.name}.seed1"),
-        limit=args.limit,
+        limit=args.seeds,
         seed=1,
         settings=settings,
         listen=told("seed 1, for agreement"),
@@ -123,14 +123,15 @@ def seeds(
     for name in names:
         if name == "gradcam":
             continue
-        pairs = zip(*(run.maps(method=name, model=model.name).values for run in (scores.run, other)), strict=True)
-        found[name] = float(np.mean([_correlation(a, b) for a, b in pairs]))
+        again = other.maps(method=name, model=model.name)
+        first = scores.run.maps(method=name, model=model.name, images=again.image_ids)
+        found[name] = float(np.mean([_correlation(a, b) for a, b in zip(first.values, again.values, strict=True)]))
     return found
 
 
 def _correlation(a: Any, b: Any) -> float:
-    ranks = [np.argsort(np.argsort(v.ravel())) for v in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    ranks = np.stack([np.argsort(np.argsort(v.ravel())) for v in (a, b)]).astype(np.float64)
+    return float(np.corrcoef(ranks)[0, 1])
 
 
 def table(

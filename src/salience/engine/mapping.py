@@ -71,8 +71,9 @@ def map_work(craft: MapCraft, classifier: Classifier, plan: Plan, known: Known, 
     for refs, members in work:
         calls = runner.calls_per_image(members) if members else Calls()
         rows = max(1, calls.forward + calls.backward)
+        least = min(runner.least(members), unit_images) if members else 1
         parts += [
-            Part(tuple(ref.index for ref in refs[at : at + unit_images]), members, rows)
+            Part(tuple(ref.index for ref in refs[at : at + unit_images]), members, rows, least)
             for at in range(0, len(refs), unit_images)
         ]
 
@@ -90,5 +91,4 @@ def map_work(craft: MapCraft, classifier: Classifier, plan: Plan, known: Known, 
         reused=len(craft.source.refs) - sum(len(refs) for refs, _ in work),
         lost=lost,
         name=lambda task: runner.unit_name(task.images, task.members),
-        least=min(plan.batch, unit_images),
     )

@@ -178,6 +178,10 @@ class Runner:
         """Return the rows that an image needs for these methods."""
         return self._sweep(members).calls_per_image()
 
+    def least(self, members: tuple[int, ...]) -> int:
+        """Return how many images keep the model busy with these methods: a batch, or fewer where each asks often."""
+        return self._sweep(members).least()
+
     @contextmanager
     def _loading(self) -> Iterator[Decode]:
         """Start the threads that decode; yield the way in which they are used beside this model."""

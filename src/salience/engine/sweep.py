@@ -23,6 +23,8 @@ from salience.errors import MethodError
 from salience.models.classifier import GRADIENTS, LAYERS, Classifier
 from salience.models.layers import Layer, find_layer
 
+_FILLED = 32
+"""Batches of an image's own questions for every other one, which may be half empty."""
 _STATE_BYTES = 512 * 2**20
 
 
@@ -140,6 +142,19 @@ class Sweep:
         """Return how many forward and backward passes an image needs, whole methods left out."""
         stages = self.stages()
         return Calls(sum(s.points for s in stages), sum(s.points * len(s.products) for s in stages))
+
+    def least(self) -> int:
+        """Return how many images keep the model busy.
+
+        That is a batch, except where an image's own questions fill so many batches that the others can be half empty.
+        """
+        batch = self.plan.batch
+        asked = sum(m.questions(self.classifier.preprocessing.size) for m in self.methods if isinstance(m, QueryMethod))
+        if not asked or any(isinstance(m, WholeMethod | DescentMethod) for m in self.methods):
+            return batch
+        calls = self.calls_per_image()
+        rest = calls.forward + calls.backward - asked
+        return min(batch, -(-_FILLED * batch * rest // asked))
 
     def _wants(self, members: Sequence[int]) -> tuple[Want, ...]:
         methods = [self.methods[i] for i in members]

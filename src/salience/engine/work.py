@@ -59,11 +59,14 @@ class Part:
         What they lack, as the work numbers it.
     rows
         What the model is given for one of them, forward and backward.
+    least
+        Images that keep the model busy: of so many, or a multiple, a unit consists that is made smaller.
     """
 
     images: tuple[int, ...]
     members: tuple[int, ...]
     rows: int = 1
+    least: int = 1
 
 
 Lost = Callable[[ImageRef, tuple[int, ...], str], UnitResult | StageUnit]
@@ -91,8 +94,6 @@ class Work:
         Names a unit by what is in it: begun again after a kill, it finds the answers that were paid for.
     called
         Who does it, in events; the model by default.
-    least
-        Images of which a unit consists at least, where it is made smaller than its part.
     """
 
     classifier: Classifier
@@ -106,7 +107,6 @@ class Work:
     halved: Callable[[Plan], None] = lambda plan: None
     name: Callable[[Task], str] = lambda task: str(task.number)
     called: str = ""
-    least: int = 1
 
     @property
     def who(self) -> str:
@@ -117,15 +117,15 @@ class Work:
 def shrinking(work: Work) -> Work:
     """Return work for lanes: each unit is at most a share of the images that are left, so that all lanes end together.
 
-    The share is a multiple of ``work.least`` images.
+    The share is a multiple of ``part.least`` images.
     """
-    shares = 2 * work.plan.lanes * work.least
     left = sum(len(part.images) for part in work.parts)
     parts = []
     for part in work.parts:
         at = 0
         while at < len(part.images):
-            some = part.images[at : at + work.least * -(-left // shares)]
+            shares = 2 * work.plan.lanes * part.least
+            some = part.images[at : at + part.least * -(-left // shares)]
             parts.append(replace(part, images=some))
             at += len(some)
             left -= len(some)

@@ -48,6 +48,8 @@ class BlackBox(nn.Module):
     paid
         Whether asking costs something: equal rows of a batch, as its padding has them, are then sent once, rows that
         the run's journal has answers for not at all, and nothing is asked to measure the model.
+    side_by_side
+        Whether several threads may ask at a time.
 
     Notes
     -----
@@ -66,6 +68,7 @@ class BlackBox(nn.Module):
         classes: int | None = None,
         account: Account | None = None,
         paid: bool = False,
+        side_by_side: bool = False,
     ) -> None:
         super().__init__()
         self.name = name
@@ -75,6 +78,7 @@ class BlackBox(nn.Module):
         self.classes = classes
         self.account = account
         self.paid = paid
+        self.side_by_side = side_by_side
         self._ask = (ask,)  # in a tuple, so that a module in there is not taken for a part of this one
         self._identity = identity
         self._doubted = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ TYPES: dict[str, type[np.floating[Any]]] = {
     "tensor(double)": np.float64,
 }
 PREFERRED_OUTPUT = "logits"
+_CPU = ["CPUExecutionProvider"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ class ImageInput:
 
 
 class OnnxProgram:
-    """An ONNX file, ready to answer.
+    """An ONNX file, ready to answer, also to several threads at a time.
+
+    It answers with as many threads as torch has in the thread that asks; with one, in that thread itself.
 
     Only the operators of ONNX Runtime itself are there: libraries of custom operators are code, and are not loaded.
 
@@ -87,12 +91,23 @@ class OnnxProgram:
         if not path.is_file():
             near = nearest(path.name, [p.name for p in path.parent.glob("*.onnx")]) if path.parent.is_dir() else ""
             raise ModelError(f"{where}: there is no ONNX file {str(path)!r}.{near} Check the path.")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors: what the runtime warns of is not for the reader of a run
+        providers = _providers(ort, device)
+
+        def begin(threads: int) -> Any:
+            options = ort.SessionOptions()
+            options.intra_op_num_threads = threads
+            options.inter_op_num_threads = 1
+            # Threads that wait would keep the cores busy on which the next images are made.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            options.log_severity_level = 3  # errors: what the runtime warns of is not for the reader of a run
+            return ort.InferenceSession(str(path), options, providers=providers)
+
+        self._begin = begin
+        self._lock = threading.Lock()
+        self._on_cpu = providers == _CPU
+        self._threads = torch.get_num_threads()
         try:
-            self._session: Any = ort.InferenceSession(str(path), options, providers=_providers(ort, device))
+            self._session = begin(self._threads)
         except Exception as error:  # the runtime's own exceptions have no common base but this
             raise ModelError(
                 f"{where}: {str(path)!r} cannot be loaded by ONNX Runtime {ort.__version__}: {_short(error)} Was the "
@@ -104,9 +119,17 @@ class OnnxProgram:
 
     def __call__(self, images: Tensor) -> Array:
         """Return scores (N, C) of normalised images (N, 3, H, W)."""
-        (scores,) = self._session.run([self.output], {self.input.name: self.input.arrange(images)})
+        (scores,) = self._suited().run([self.output], {self.input.name: self.input.arrange(images)})
         found: Array = np.asarray(scores)
         return found
+
+    def _suited(self) -> Any:
+        """Return a session with as many threads as torch has here; the runtime cannot change those of one."""
+        wanted = torch.get_num_threads() if self._on_cpu else self._threads
+        with self._lock:
+            if wanted != self._threads:
+                self._session, self._threads = self._begin(wanted), wanted
+            return self._session
 
     def identity(self) -> bytes:
         """Return a hash of the file, of the weights beside it, and the output's name."""
@@ -115,7 +138,7 @@ class OnnxProgram:
 
 def _providers(ort: Any, device: torch.device) -> list[Any]:
     if device.type != "cuda":
-        return ["CPUExecutionProvider"]
+        return _CPU
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         warnings.warn(
             "The installed ONNX Runtime has no CUDA, so the model runs on the processor. For the GPU: "
@@ -123,7 +146,7 @@ def _providers(ort: Any, device: torch.device) -> list[Any]:
             SalienceWarning,
             stacklevel=3,
         )
-        return ["CPUExecutionProvider"]
+        return _CPU
     return [("CUDAExecutionProvider", {"device_id": device.index or 0}), "CPUExecutionProvider"]
 
 

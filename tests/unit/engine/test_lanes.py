@@ -299,10 +299,10 @@ def test_a_plan_for_fewer_threads_has_fewer_lanes() -> None:
 @pytest.mark.parametrize("sizes", [[100], [64] * 15 + [40], [3, 2], [1], []])
 def test_units_of_lanes_shrink_to_the_least(sizes: list[int], least: int) -> None:
     starts = np.cumsum([0, *sizes]).tolist()
-    parts = [Part(tuple(range(a, b)), (i,)) for i, (a, b) in enumerate(itertools.pairwise(starts))]
+    parts = [Part(tuple(range(a, b)), (i,), least=least) for i, (a, b) in enumerate(itertools.pairwise(starts))]
     work: Any = Work(
         **dict.fromkeys(["classifier", "source", "craft", "lost"], None),
-        **{"verb": "explain", "plan": replace(ALONE, lanes=2), "parts": parts, "reused": 0, "least": least},
+        **{"verb": "explain", "plan": replace(ALONE, lanes=2), "parts": parts, "reused": 0},
     )
     units = shrinking(work).parts
     assert [i for unit in units for i in unit.images] == list(range(sum(sizes)))

@@ -38,6 +38,7 @@ def load(request: Request) -> Classifier:
         name=f"ONNX model {str(request.path)!r}",
         scores=card.scores,
         batch=program.input.batch,
+        side_by_side=True,
     )
     classifier = card.build(box, base, where, frozenset())
     box.classes = None if classifier.classes is None else len(classifier.classes)
