@@ -20,10 +20,13 @@ import salience
 from salience.engine import tune
 from salience.engine.events import Committed, Event, Failed, PlanChanged, Progress
 from salience.engine.plan import Plan
+from salience.engine.sweep import Sweep
+from salience.engine.targets import parse_target
 from salience.engine.tune import make_plan
 from salience.engine.work import Part, Work, shrinking
 from salience.errors import ModelError
 from salience.explaining import Outcome, RunSettings, explain_run
+from salience.methods.registry import parse_method
 from salience.models.classifier import Classifier
 from salience.models.twin import twin
 from salience.testing.contracts import example_images
@@ -185,6 +188,35 @@ def test_where_memory_runs_out_each_lane_halves_its_batch(planned: Any, tmp_path
     assert outcome.run.maps("gradient").values.tobytes() == alone.values.tobytes()
     assert [e.batch for e in events if isinstance(e, PlanChanged)] == [1]
     assert outcome.run.info["models"]["narrow"]["plan"]["batch"] == 1
+
+
+@pytest.mark.parametrize(
+    ("methods", "least"),
+    [
+        ("gradient", 8),
+        ("gradient,ig:steps=64", 8),
+        ("rise:budget=257", 1),  # 256 questions an image: 32 batches of 8
+        ("rise:budget=65", 4),
+        ("rise:budget=65,gradcam", 8),  # the two other passes an image may fill a batch by half
+        ("rise:budget=17", 8),
+        ("rise:budget=257,mask:steps=2", 8),
+        ("rise:budget=257,captum:Saliency", 8),
+    ],
+)
+def test_images_that_are_asked_about_often_need_not_fill_a_batch(methods: str, least: int) -> None:
+    if "captum" in methods:
+        pytest.importorskip("captum")
+    chosen = [parse_method(text).method for text in methods.split(",")]
+    assert Sweep(small_classifier(), chosen, parse_target("predicted", ()), None, 0, Plan(8)).least() == least
+
+
+def test_few_images_that_are_asked_about_often_keep_all_lanes_busy(planned: Any) -> None:
+    classifier = small_classifier()
+    busy: set[str] = set()
+    classifier.module.register_forward_pre_hook(lambda *args: busy.add(threading.current_thread().name))
+    planned(Plan(16, "contiguous", 1, lanes=2))
+    salience.explain(classifier, example_images(classifier, 8), "rise", budget=257)
+    assert {"lane-0", "lane-1"} <= busy
 
 
 # ------------------------------------------------------------------ twins

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from salience.errors import ModelError, SalienceWarning
 from salience.models.classifier import Classifier
 from salience.models.loading import load_model
 from salience.models.onnx_file import image_input, score_output
+from salience.models.twin import twin
 from salience.testing.models import SmallNet
 
 pytest.importorskip("onnxruntime")
@@ -49,6 +51,36 @@ def test_a_fixed_batch_is_filled_and_split(tmp_path: Path, one_thread: None) -> 
     assert make_plan(classifier, remember=False).batch == 3
     assert classifier.num_classes == CLASSES
     check(classifier)
+
+
+def test_it_answers_with_the_threads_that_torch_has_and_to_several_at_a_time(tmp_path: Path) -> None:
+    classifier = load(write_net(tmp_path / "net.onnx"))
+    expected_logits = classifier.logits(PIXELS)
+    seen: list[tuple[int, int]] = []
+    module: Any = classifier.module
+    (program,) = module._ask
+    begin = program._begin
+
+    def counted(threads: int) -> Any:
+        session = begin(threads)
+        seen.append((threads, session.get_session_options().intra_op_num_threads))
+        return session
+
+    program._begin, program._threads = counted, 0  # of another number of threads than any
+    found: list[torch.Tensor] = []
+
+    def ask(one: Classifier) -> None:
+        torch.set_num_threads(1)
+        found.extend(one.logits(PIXELS) for _ in range(20))
+
+    threads = [threading.Thread(target=ask, args=(twin(classifier),)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [(1, 1)]
+    assert len(found) == 60
+    assert all(torch.equal(logits, expected_logits) for logits in found)
 
 
 def test_a_free_size_has_to_be_given(tmp_path: Path) -> None:
