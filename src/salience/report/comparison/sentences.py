@@ -85,8 +85,8 @@ def _no_lead(found: Findings, leads: list[Effect]) -> list[str]:
     family = tested[0].family
     typical = found.detectable(family)
     if math.isfinite(typical):
-        size = f"{wording.least(100 * typical)} points of the attribution"
-        size = wording.least(typical) if family == "ledger" else size
+        shares = f"{wording.least(100 * typical)} points of the attribution"
+        size = wording.least(typical) if family == "ledger" else shares
         told.append(
             f"That does not mean that there is none: the smallest difference that these images would show with power "
             f"0.8 is {size} (the median over what was tested)."
