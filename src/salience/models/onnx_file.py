@@ -102,6 +102,7 @@ class OnnxProgram:
             options.log_severity_level = 3  # errors: what the runtime warns of is not for the reader of a run
             return ort.InferenceSession(str(path), options, providers=providers)
 
+        self._path = path
         self._begin = begin
         self._lock = threading.Lock()
         self._on_cpu = providers == _CPU
@@ -128,6 +129,10 @@ class OnnxProgram:
         wanted = torch.get_num_threads() if self._on_cpu else self._threads
         with self._lock:
             if wanted != self._threads:
+                if file_identity(self._path) + self.output.encode() != self._identity:
+                    raise ModelError(
+                        f"{str(self._path)!r} changed while it was in use. Start again with the file as it is."
+                    )
                 self._session, self._threads = self._begin(wanted), wanted
             return self._session
 

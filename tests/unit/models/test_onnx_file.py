@@ -83,6 +83,15 @@ def test_it_answers_with_the_threads_that_torch_has_and_to_several_at_a_time(tmp
     assert all(torch.equal(logits, expected_logits) for logits in found)
 
 
+def test_a_file_that_changes_while_it_is_in_use_is_told(tmp_path: Path, one_thread: None) -> None:
+    classifier = load(write_net(tmp_path / "net.onnx"))
+    write_net(tmp_path / "net.onnx", rows=3)
+    check(classifier)  # as it was loaded
+    torch.set_num_threads(2)
+    with pytest.raises(ModelError, match="changed while it was in use"):
+        classifier.logits(PIXELS)
+
+
 def test_a_free_size_has_to_be_given(tmp_path: Path) -> None:
     path = write_net(tmp_path / "net.onnx", size=("h", "w"))
     with pytest.raises(ModelError, match="does not give 'size'"):
