@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 from salience.errors import ModelError
 from salience.models.journal import Journal, Scores
@@ -17,6 +18,8 @@ def _nothing() -> None:
 
 class Account:
     """Counts the rows that are sent to one model, keeps the limits, and keeps the answers while a run is written.
+
+    Several threads may charge it at a time.
 
     Parameters
     ----------
@@ -38,6 +41,7 @@ class Account:
         self.limit = limit
         self.rate = rate
         self.sent = 0
+        self._lock = Lock()
         self._journal: Journal | None = None
         self._begin_run: Callable[[], None] = _nothing
 
@@ -51,18 +55,21 @@ class Account:
         ModelError
             When the limit would be exceeded; nothing is counted then.
         """
-        if self.limit is not None and self.sent + rows > self.limit:
-            raise ModelError(
-                f"{self.name} was sent {self.sent} rows and may be sent {self.limit} (max_queries); {rows} more are "
-                "needed now. What is done is kept: raise max_queries and run the same command again to carry on."
-            )
-        if self.rate is not None:
-            self.rate.take(rows)
-        self._count(rows)
+        with self._lock:  # also while it waits: whoever comes next must wait longer
+            if self.limit is not None and self.sent + rows > self.limit:
+                raise ModelError(
+                    f"{self.name} was sent {self.sent} rows and may be sent {self.limit} (max_queries); {rows} more "
+                    "are needed now. What is done is kept: raise max_queries and run the same command again to carry "
+                    "on."
+                )
+            if self.rate is not None:
+                self.rate.take(rows)
+            self._count(rows)
 
     def refund(self, rows: int) -> None:
         """Take rows back that did not go out: nobody was there to take them."""
-        self._count(-rows)
+        with self._lock:
+            self._count(-rows)
 
     def _count(self, rows: int) -> None:
         self.sent += rows

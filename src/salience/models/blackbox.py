@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from salience.errors import ModelError, SalienceWarning
 from salience.models.account import Account
+from salience.models.asking import as_answered
 from salience.models.journal import row_keys
 
 Array = npt.NDArray[Any]
@@ -50,6 +51,8 @@ class BlackBox(nn.Module):
         the run's journal has answers for not at all, and nothing is asked to measure the model.
     side_by_side
         Whether several threads may ask at a time.
+    connections
+        So many parts of a batch are asked for at a time, each by a thread of its own.
 
     Notes
     -----
@@ -69,6 +72,7 @@ class BlackBox(nn.Module):
         account: Account | None = None,
         paid: bool = False,
         side_by_side: bool = False,
+        connections: int = 1,
     ) -> None:
         super().__init__()
         self.name = name
@@ -79,6 +83,7 @@ class BlackBox(nn.Module):
         self.account = account
         self.paid = paid
         self.side_by_side = side_by_side
+        self.connections = connections
         self._ask = (ask,)  # in a tuple, so that a module in there is not taken for a part of this one
         self._identity = identity
         self._doubted = False
@@ -101,14 +106,30 @@ class BlackBox(nn.Module):
 
     def _answer(self, images: Tensor) -> Tensor:
         """Ask for all rows; return raw scores (N, C) in float32."""
-        if self.batch is None:
-            return self._checked(self._ask[0](images), len(images))
-        parts = []
-        for part in torch.split(images, self.batch):
-            missing = self.batch - len(part)
-            full = part if not missing else torch.cat([part, part[-1:].expand(missing, *part.shape[1:])])
-            parts.append(self._checked(self._ask[0](full), self.batch)[: len(part)])
-        return torch.cat(parts)
+        found = {part.start: scores for part, scores in self._answers(images)}
+        return torch.cat([found[start] for start in sorted(found)])
+
+    def _answers(self, images: Tensor) -> Iterator[tuple[range, Tensor]]:
+        """Ask for all rows, in parts; yield rows and their raw scores in float32, as they come."""
+        rows = len(images)
+        size = self.batch or max(1, -(-rows // self.connections))
+        parts = [range(at, min(rows, at + size)) for at in range(0, rows, size)]
+        asked = [self._full(images[part.start : part.stop]) for part in parts]
+
+        def read(number: int, answer: Any) -> Tensor:
+            return self._checked(answer, len(asked[number]))[: len(parts[number])]
+
+        for number, scores in as_answered(self._ask_alone, asked, read, self.connections):
+            yield parts[number], scores
+
+    def _ask_alone(self, images: Tensor) -> Any:
+        with torch.no_grad():  # each thread has a mode of its own
+            return self._ask[0](images)
+
+    def _full(self, images: Tensor) -> Tensor:
+        """Fill up images to the one number that can be asked for, by repeating the last."""
+        missing = (self.batch or len(images)) - len(images)
+        return images if not missing else torch.cat([images, images[-1:].expand(missing, *images.shape[1:])])
 
     def _unanswered(self, images: Tensor, account: Account) -> Tensor:
         """Ask for the rows that differ from all others and were not answered before."""
@@ -119,13 +140,12 @@ class BlackBox(nn.Module):
             if key not in known:
                 missing.setdefault(key, row)
         wanted = list(missing)
-        together = self.batch or max(1, len(wanted))
-        for at in range(0, len(wanted), together):  # what one request brought is kept before the next goes out
-            some = wanted[at : at + together]
-            scores = self._answer(images[[missing[key] for key in some]]).cpu().numpy()
-            answers = dict(zip(some, scores, strict=True))
-            account.add(answers)
-            known |= answers
+        if wanted:
+            for part, scores in self._answers(images[list(missing.values())]):
+                # kept before more is asked for
+                answers = dict(zip(wanted[part.start : part.stop], scores.cpu().numpy(), strict=True))
+                account.add(answers)
+                known |= answers
         return torch.from_numpy(np.stack([known[key] for key in keys]))
 
     # ------------------------------------------------------------------ what came back

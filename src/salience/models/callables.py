@@ -26,6 +26,7 @@ def box_callable(
     logits: bool,
     arrays: Arrays,
     batch: int | None,
+    connections: int,
     classes: int | None,
     paid: bool,
     max_queries: int | None,
@@ -45,7 +46,7 @@ def box_callable(
         raise ModelError(f"A function of a batch of images is needed, not {type(fn).__name__}.")
     if arrays not in ("numpy", "torch"):
         raise SettingsError(f"arrays is {arrays!r}; 'numpy' or 'torch' is needed: what the function takes.")
-    for key, value in (("batch", batch), ("max_queries", max_queries)):
+    for key, value in (("batch", batch), ("connections", connections), ("max_queries", max_queries)):
         if value is not None and value < 1:
             raise SettingsError(f"{key} is {value}; 1 or more is needed.")
     if max_queries is not None and not paid:
@@ -75,6 +76,7 @@ def box_callable(
         classes=classes,
         account=account,
         paid=paid,
+        connections=connections,
     )
     return box
 

@@ -39,7 +39,19 @@ SOURCES = ("factory", "pt2", "model", "backbone")
 # what says how a model is asked, and which kinds of model it can be said of
 ONNX_KEYS = frozenset({"scores", "output"})
 HTTP_KEYS = frozenset(
-    {"scores", "batch", "wire", "token_env", "timeout", "retries", "rate", "paid", "max_queries", "version"}
+    {
+        "scores",
+        "batch",
+        "connections",
+        "wire",
+        "token_env",
+        "timeout",
+        "retries",
+        "rate",
+        "paid",
+        "max_queries",
+        "version",
+    }
 )
 
 
@@ -57,6 +69,7 @@ class Card(Description):
     scores: Literal["logits", "probabilities"] = "logits"
     output: str | None = None
     batch: Positive = 16
+    connections: Annotated[int, Field(ge=1, le=64)] = 1
     wire: Literal["npy", "json"] = "npy"
     token_env: str | None = None
     timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0

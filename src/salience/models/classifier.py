@@ -112,6 +112,7 @@ class Classifier:
         name: str = "model",
         arrays: Literal["numpy", "torch"] = "numpy",
         batch: int | None = None,
+        connections: int = 1,
         paid: bool = False,
         max_queries: int | None = None,
         version: str = "",
@@ -132,7 +133,10 @@ class Classifier:
         arrays
             What ``fn`` takes: ``numpy`` arrays, or ``torch`` tensors on this classifier's device. It may return either.
         batch
-            The one number of images that ``fn`` takes, None where it takes any.
+            The one number of images that a call of ``fn`` takes, None where it takes any.
+        connections
+            So many calls of ``fn`` are under way at a time, each in a thread of its own with a part of a batch: for
+            functions that wait for something, as for a service, and may be called so.
         paid
             Whether asking costs something: nothing is then asked to measure the model, no row is sent twice, and a run
             directory keeps every answer until what was made of it is safe.
@@ -156,6 +160,7 @@ class Classifier:
             logits=logits,
             arrays=arrays,
             batch=batch,
+            connections=connections,
             classes=None if classes is None else len(classes),
             paid=paid,
             max_queries=max_queries,
@@ -173,7 +178,7 @@ class Classifier:
             crop=crop,
             name=name,
             capabilities=frozenset(),
-            fixed_batch=batch,
+            fixed_batch=None if batch is None else batch * connections,
         )
 
     def __repr__(self) -> str:

@@ -42,6 +42,7 @@ EXPECTED = {
     "scores": "'logits' or 'probabilities' is needed: what the model returns",
     "output": "the name of the output with the scores is needed, e.g. output = 'logits'",
     "batch": "the number of images in a request is needed, e.g. batch = 16",
+    "connections": "the number of requests that may be under way at a time is needed, 1 to 64, e.g. connections = 4",
     "wire": "'npy' or 'json' is needed: how images are sent",
     "token_env": "the name of an environment variable that holds the token is needed, e.g. token_env = 'MY_TOKEN'",
     "timeout": "the seconds to wait for an answer are needed, above 0, e.g. timeout = 60",

@@ -46,6 +46,8 @@ class Endpoint:
         Seconds to wait for a connection, and for an answer.
     retries
         Attempts after the first: on connection errors, time-outs, status 429 and 5xx.
+    connections
+        Requests that may be under way at a time.
 
     Raises
     ------
@@ -58,6 +60,7 @@ class Endpoint:
     token_env: str | None = None
     timeout: float = 60.0
     retries: int = 6
+    connections: int = 1
 
     def __post_init__(self) -> None:
         try:
@@ -99,7 +102,7 @@ def waits(retries: int) -> list[float]:
 
 
 class Remote:
-    """Asks an endpoint for the scores of a batch, again and again where that can help.
+    """Asks an endpoint for the scores of a batch, again and again where that can help; several threads may ask it.
 
     Parameters
     ----------
@@ -121,7 +124,8 @@ class Remote:
         self.account = account
         self._sleep = sleep
         self._shown = shown(endpoint.url)
-        self._client = httpx.Client(headers=endpoint.headers(), timeout=endpoint.timeout)
+        together = httpx.Limits(max_connections=endpoint.connections, max_keepalive_connections=endpoint.connections)
+        self._client = httpx.Client(headers=endpoint.headers(), timeout=endpoint.timeout, limits=together)
 
     def __call__(self, images: Tensor) -> Array:
         """Return scores (N, C), float64 or as the answer has them, of normalised images (N, 3, H, W)."""

@@ -104,6 +104,7 @@ class App:
     def __init__(self) -> None:
         self.switches = Switches()
         self.seen: list[dict[str, Any]] = []
+        self._open = 0
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -125,7 +126,11 @@ class App:
             self.switches = Switches(**json.loads(body))
             await _answer(send, 200, b"{}", "application/json")
         else:
-            await self._predict(body, headers, send)
+            self._open += 1
+            try:
+                await self._predict(body, headers, send)
+            finally:
+                self._open -= 1
 
     async def _predict(self, body: bytes, headers: dict[str, str], send: Send) -> None:
         switches, kind = self.switches, headers.get("content-type", "")
@@ -137,7 +142,7 @@ class App:
         else:
             rows = np.load(io.BytesIO(body), allow_pickle=False)
         keys = [blake2b(row.tobytes(), digest_size=16).hexdigest() for row in rows]
-        record = {"rows": keys, "answered": False, "kind": kind}
+        record = {"rows": keys, "answered": False, "kind": kind, "open": self._open}
         number = len(self.seen)
         self.seen.append(record)
         if switches.drop:
@@ -199,7 +204,7 @@ class Server:
 
     @property
     def seen(self) -> list[dict[str, Any]]:
-        """Every request so far: keys of its rows, whether it was answered, its content type."""
+        """Every request so far: keys of its rows, whether it was answered, its content type, how many were open."""
         found: list[dict[str, Any]] = self._call("/seen")
         return found
 

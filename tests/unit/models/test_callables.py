@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,21 @@ def test_the_plan_of_a_fixed_batch(one_thread: None) -> None:
     assert {len(b) for b in seen.batches} == {3}
 
 
+@pytest.mark.parametrize("how", [{"connections": 3}, {"connections": 3, "batch": 2}, {"connections": 3, "paid": True}])
+def test_calls_under_way_at_a_time(how: dict[str, Any]) -> None:
+    together = threading.Barrier(3, timeout=30)  # breaks unless three threads are inside at a time
+
+    def fn(images: np.ndarray) -> np.ndarray:
+        together.wait()
+        assert not torch.is_grad_enabled()
+        return logits_of(images)
+
+    classifier = Classifier.from_callable(fn, classes=list("abcde"), **HOW, **how)
+    assert classifier.fixed_batch == (6 if "batch" in how else None)
+    found = classifier.module(PIXELS[:6])
+    np.testing.assert_array_equal(found.numpy(), logits_of(PIXELS[:6].numpy()))
+
+
 # ---------------------------------------------------------------------- what it cannot do
 
 
@@ -238,6 +254,7 @@ def test_methods_that_need_more_are_refused_by_name(method: str, message: str) -
     [
         ({"arrays": "jax"}, SettingsError, "arrays is 'jax'"),
         ({"batch": 0}, SettingsError, "batch is 0"),
+        ({"connections": 0}, SettingsError, "connections is 0"),
         ({"max_queries": 5}, SettingsError, "paid=True"),
         ({"paid": True, "max_queries": 0}, SettingsError, "max_queries is 0"),
     ],

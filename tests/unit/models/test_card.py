@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from salience.errors import ModelError, SalienceWarning
 from salience.models import load_model
+from salience.models.card import Card
 
 Write = Callable[..., Path]
 
@@ -36,6 +37,14 @@ def test_a_card_gives_module_preprocessing_and_names(card: Write) -> None:
     assert model.layer == "0"
     assert not model.module.training
     assert model.spec.endswith("mine.toml")
+
+
+@pytest.mark.parametrize("key", Card.model_fields)
+def test_every_key_says_what_is_expected_of_it(card: Write, key: str) -> None:
+    path = card("")
+    path.write_text(f"{key} = 2024-05-01")  # a date suits none of them
+    with pytest.raises(ModelError, match=rf"'{key}' is datetime.*; .* needed"):
+        load(path)
 
 
 def test_names_the_argument_wins_over_the_spec_and_the_spec_over_the_card(card: Write) -> None:

@@ -26,6 +26,7 @@ pytest.importorskip("httpx")
 pytest.importorskip("uvicorn")
 
 PIXELS = torch.rand(6, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+IMAGES = (PIXELS.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -199,11 +200,10 @@ def test_unusable_answers_name_the_url_and_are_not_asked_for_again(
 
 
 def test_a_nan_row_is_a_failure_of_its_image(server: Server, tmp_path: Path) -> None:
-    images = (PIXELS.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
     server.switch(nan=[len(server.seen)])  # the first row of the next answer
     for more in ("", 'wire = "json"\n'):
         server.switch(nan=[len(server.seen)])
-        maps = salience.explain(load(server, tmp_path, more), images, method="occlusion", budget=5)
+        maps = salience.explain(load(server, tmp_path, more), IMAGES, method="occlusion", budget=5)
         assert (len(maps), [f.kind for f in maps.failures]) == (5, ["model"])
 
 
@@ -290,6 +290,70 @@ def test_attempts_count_towards_the_limit(server: Server, tmp_path: Path) -> Non
     assert server.rows - before == 6
 
 
+# ---------------------------------------------------------------------- several connections
+
+
+def test_connections_share_a_batch_and_its_answers_come_back_in_order(server: Server, tmp_path: Path) -> None:
+    server.switch(delay=0.5)
+    classifier = load(server, tmp_path, "connections = 4\nbatch = 2\n")
+    assert classifier.usual_batch == 8
+    before = len(server.seen)
+    logits = classifier.logits(PIXELS)
+    np.testing.assert_array_equal(logits.numpy(), scores_of(classifier.normalise(PIXELS).numpy()))
+    requests = server.seen[before:]
+    assert [len(r["rows"]) for r in requests] == [2, 2, 2]
+    assert max(r["open"] for r in requests) > 1
+    assert classifier.account.sent == 6
+
+
+def test_one_connection_at_a_time_where_none_are_asked_for(server: Server, tmp_path: Path) -> None:
+    server.switch(delay=0.05)
+    classifier = load(server, tmp_path, "batch = 2\n")
+    before = len(server.seen)
+    salience.explain(classifier, IMAGES[:2], method="occlusion", budget=9)
+    assert max(r["open"] for r in server.seen[before:]) == 1
+
+
+def test_what_other_connections_brought_is_kept_when_one_fails(server: Server, tmp_path: Path) -> None:
+    classifier = load(server, tmp_path, "connections = 3\n")
+    account, rows = classifier.account, classifier.normalise(PIXELS)
+    server.switch(fail=1, status=413, delay=0.3)
+    with account.kept_in(tmp_path / "queries", "m", lambda: None):
+        with pytest.raises(ModelError, match="status 413"):
+            classifier.module(rows)
+        assert account.sent == 6
+    server.switch()
+    before = server.rows
+    with account.kept_in(tmp_path / "queries", "m", lambda: None):
+        np.testing.assert_array_equal(classifier.module(rows).numpy(), scores_of(rows.numpy()))
+        assert account.sent == 8
+    assert server.rows - before == 2  # those of the connection that failed, and no others
+
+
+def test_the_limit_holds_for_all_connections_together(server: Server, tmp_path: Path) -> None:
+    classifier = load(server, tmp_path, "connections = 6\nmax_queries = 20\n")
+    before = server.rows
+    with pytest.raises(ModelError, match=r"may be sent 20 \(max_queries\)"):
+        salience.explain(classifier, IMAGES, method="occlusion", budget=10)
+    assert 6 < server.rows - before == classifier.account.sent <= 20
+
+
+def test_the_rate_holds_for_all_connections_together(server: Server, tmp_path: Path) -> None:
+    classifier = load(server, tmp_path, "connections = 3\n", rate="20/s")
+    now = [0.0]
+    slept: list[float] = []
+    classifier.account.rate.clock = lambda: now[0]
+    classifier.account.rate.sleep = lambda s: (slept.append(s), now.__setitem__(0, now[0] + s))
+    classifier.logits(PIXELS)
+    assert slept == pytest.approx([0.1, 0.1])
+
+
+@pytest.mark.parametrize("value", [0, 65, '"many"'])
+def test_connections_that_make_no_sense_are_told(tmp_path: Path, value: object) -> None:
+    with pytest.raises(ModelError, match="connections"):
+        load_model("http://127.0.0.1:9/x", card=write_card(tmp_path, f"connections = {value}\n"))
+
+
 # ---------------------------------------------------------------------- rate, cost
 
 
@@ -329,9 +393,8 @@ def test_rate_and_card_among_several_models(server: Server, card: Path) -> None:
 
 def test_padding_is_not_sent_and_the_count_is_that_of_the_server(server: Server, tmp_path: Path) -> None:
     classifier = load(server, tmp_path)
-    images = (PIXELS.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
     before, requests = server.rows, len(server.seen)
-    maps = salience.explain(classifier, images, method="occlusion", budget=10, batch_size=4)
+    maps = salience.explain(classifier, IMAGES, method="occlusion", budget=10, batch_size=4)
     assert len(maps) == 6
     sent = [row for request in server.seen[requests:] for row in request["rows"]]
     assert len(sent) == classifier.account.sent == server.rows - before <= 60

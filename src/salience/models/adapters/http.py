@@ -24,7 +24,7 @@ def load(request: Request) -> Classifier:
 
     card, base, where = describe(request, HTTP_KEYS)
     rate = None if card.rate is None else Rate(parse_rate(card.rate))
-    endpoint = Endpoint(request.target, card.wire, card.token_env, card.timeout, card.retries)
+    endpoint = Endpoint(request.target, card.wire, card.token_env, card.timeout, card.retries, card.connections)
     account = Account(shown(endpoint.url), limit=card.max_queries, rate=rate)
     # limits, time-outs and tokens may change without an answer changing
     identity = hashlib.sha256(repr((account.name, card.wire, card.version)).encode()).digest()
@@ -33,9 +33,10 @@ def load(request: Request) -> Classifier:
         lambda: identity,
         name=account.name,
         scores=card.scores,
-        usual_batch=card.batch,
+        usual_batch=card.batch * card.connections,
         account=account,
         paid=card.paid,
+        connections=card.connections,
     )
     classifier = card.build(box, base, where, frozenset())
     box.classes = None if classifier.classes is None else len(classifier.classes)
