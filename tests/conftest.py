@@ -23,6 +23,26 @@ if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usa
     os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin every worker's share with long tests, those of whole commands: what is left for the end is then short.
+
+    ``--dist worksteal`` cuts the tests into as many runs of equal numbers as there are workers.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    modules: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        modules.setdefault(item.path, []).append(item)
+    long = [tests for path, tests in modules.items() if path.parent.name == "e2e"]
+    short = [test for path, tests in modules.items() if path.parent.name != "e2e" for test in tests]
+    ordered: list[pytest.Item] = []
+    for i in range(workers):
+        ordered += [test for tests in long[i::workers] for test in tests]
+        room = len(items) * (i + 1) // workers - len(ordered)
+        ordered += short[: max(0, room)]
+        short = short[max(0, room) :]
+    items[:] = ordered + short
+
+
 def pytest_collection_finish() -> None:
     """Keep what has been imported out of every later collection: some tests collect, to count what is left."""
     gc.collect()
