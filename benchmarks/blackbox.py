@@ -13,6 +13,8 @@ prints a table in Markdown.
 from __future__ import annotations
 
 import argparse
+import copy
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -20,22 +22,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from salience.data.base import ImageRef, ImageSource
+from salience.data.decode import decode
+from salience.data.geometry import box_to_input
+from salience.data.source import open_images
 from salience.engine.allocator import keep_freed_memory
 from salience.engine.events import Event, Progress
 from salience.evaluating import evaluate
 from salience.explaining import RunSettings, explain_run
+from salience.metrics.localisation import box_mask
 from salience.models.classifier import LAYERS, Classifier
 from salience.models.loading import load_model
 from salience.scores import Scores
 
 METHODS = "evolve,rise,hsic,sobol,ridge,kernel_shap,occlusion,decam"
+UNDER = 0.25
 SHOWN = (
     ("insertion:points=14", "blur", "insertion ↑"),
     ("deletion:points=14", "mean", "deletion ↓"),
     ("average-drop", "", "average drop ↓"),
-    ("pointing:under=0.25", "", "pointing ↑"),
-    ("iou:under=0.25", "", "IoU ↑"),
+    (f"pointing:under={UNDER}", "", "pointing ↑"),
+    (f"iou:under={UNDER}", "", "IoU ↑"),
 )
 
 
@@ -45,16 +54,15 @@ def main() -> None:
     model = load_model(args.model, device=args.device)
     names = methods(args.method.split(","), args.budget, args.fill, model)
     settings = RunSettings(batch=args.batch, threads=args.threads)
-    boxes = args.boxes
+    boxes = args.boxes or args.small_boxes
     metrics = [metric for metric, _, _ in (SHOWN if boxes else SHOWN[:3])]
     scores = evaluate(
         model,
-        args.images,
+        pictures(args, model, args.limit),
         [n for _, _, n in names],
         metrics=metrics,
         background=["blur", "mean"],
         labels="predicted",
-        limit=args.limit,
         seed=0,
         settings=settings,
         out=args.out,
@@ -77,12 +85,30 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fill", default="grey", help="what the search puts in the place of hidden pixels")
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--boxes", action="store_true", help="score localisation: the manifest has boxes")
+    parser.add_argument("--small-boxes", action="store_true", help="so too, and leave out images without a small box")
     parser.add_argument("--seeds", type=int, default=0, help="explain so many images with another seed, and correlate")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
+
+
+def pictures(args: argparse.Namespace, model: Classifier, limit: int) -> ImageSource:
+    """Return the first images, or the first of those whose boxes cover less than a quarter of what the model sees."""
+    source = open_images(args.images)
+    refs = (ref for ref in source.refs if not args.small_boxes or 0 < _boxed(source, ref, model) < UNDER)
+    chosen = copy.copy(source)
+    chosen.refs = list(itertools.islice(refs, limit))
+    return chosen
+
+
+def _boxed(source: ImageSource, ref: ImageRef, model: Classifier) -> float:
+    if not ref.boxes:
+        return 0.0
+    image, how = decode(source.read(ref), model.preprocessing), model.preprocessing
+    placed = torch.tensor([box_to_input(box, image.width, image.height, how) for box in ref.boxes])
+    return float(box_mask(placed, how.size).double().mean())
 
 
 def methods(asked: Sequence[str], budgets: Sequence[int], fill: str, model: Classifier) -> list[tuple[str, int, str]]:
@@ -111,10 +137,9 @@ def seeds(
     assert scores.run is not None
     other = explain_run(
         [model],
-        args.images,
+        pictures(args, model, args.seeds),
         [n for n in names if n != "gradcam"],
         args.out.with_name(f"{args.out.name}.seed1"),
-        limit=args.seeds,
         seed=1,
         settings=settings,
         listen=told("seed 1, for agreement"),

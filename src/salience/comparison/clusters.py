@@ -7,7 +7,6 @@ with random numbers of its own.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from scipy.linalg import eigh
 from scipy.linalg.blas import ssyrk
 
 from salience.comparison.spherical import Floats, Numbers, cluster, one_thread, unit
+from salience.cores import cores
 from salience.errors import SettingsError
 
 CHOICES = (10, 15, 25, 40, 60)
@@ -221,7 +221,7 @@ def discover(
     owners = rows if images is None else np.asarray(images)[rows]
     choices = [count] if count else [k for k in CHOICES if _FEWEST * k <= different]
     tried = {}
-    with one_thread(), ThreadPoolExecutor(_cores(), thread_name_prefix="clusters") as threads:
+    with one_thread(), ThreadPoolExecutor(cores(), thread_name_prefix="clusters") as threads:
         for k in choices or [max(1, different // _FEWEST)]:
             tried[k] = _tested(sample[: _POINTS * k], owners[: _POINTS * k], k, seed, threads)
     mean = {k: float(stability.mean()) for k, (_, stability) in tried.items()}
@@ -281,7 +281,3 @@ def _generator(seed: int, *words: object) -> np.random.Generator:
     text = "\x1f".join(map(str, (seed, *words))).encode()
     key = int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "little")
     return np.random.Generator(np.random.Philox(key=key))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

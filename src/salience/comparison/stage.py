@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from salience.comparison.result import STAGE
+from salience.cores import threads
 from salience.data.base import ImageRef, ImageSource
 from salience.engine.events import Committed, Failed, Finished, Listener, Progress, Started
 from salience.store.maps import Failure
@@ -158,8 +158,7 @@ def in_thread(work: Callable[[Callable[[], bool]], None]) -> Iterator[None]:
 
 def workers() -> int:
     """Return how many threads decode and partition: enough to feed a device, few beside a model on the CPU."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores // 2))
+    return threads(2)
 
 
 def opened(writer: RunWriter) -> Run:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from salience.cores import threads
 from salience.data.base import ImageRef, ImageSource
 from salience.data.decode import LoadedImage
 from salience.engine.fills import DRAWN
@@ -238,8 +238,7 @@ class Runner:
     def _decoders(self) -> int:
         if self.decoders:
             return self.decoders
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
-        return max(1, min(8, cores // self.plan.lanes))
+        return threads(self.plan.lanes)
 
     # ------------------------------------------------------------------ one unit
 

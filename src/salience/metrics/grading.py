@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from salience.cores import threads
 from salience.data.base import ImageRef, ImageSource
 from salience.data.decode import LoadedImage
 from salience.engine.crew import Task as Unit
@@ -29,7 +29,6 @@ from salience.store.maps import Failure
 from salience.store.unit import Content, FailureRow, StageUnit
 
 STAGE = "evaluate"
-_DECODERS = 8
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,7 @@ class ScoreCraft:
     @contextmanager
     def open(self, classifier: Classifier, plan: Plan, on_rows: OnRows = unheard) -> Iterator[Compute]:
         """Have the decoders ready."""
-        threads = max(1, min(_DECODERS, (os.cpu_count() or 1) // plan.lanes))
-        with ThreadPoolExecutor(threads, thread_name_prefix="decode") as decoders:
+        with ThreadPoolExecutor(threads(plan.lanes), thread_name_prefix="decode") as decoders:
             yield _Grader(self, self.scorer(classifier), plan, decoders, on_rows).compute
 
 

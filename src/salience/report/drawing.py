@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from salience.cores import threads
 from salience.errors import RunError
 from salience.report.bundles import Bundles
 from salience.report.gather import Entry, Lost, Material, Part
@@ -34,7 +35,7 @@ class Drawing:
         """Draw everything, a chunk of images at a time; pictures leave memory as they go into sidecars."""
         photographs = Photographs(self.material.run.info.get("images", {}), self.material.images)
         of = geometries(self.material.parts)
-        with ThreadPoolExecutor(_workers(), thread_name_prefix="draw") as pool:
+        with ThreadPoolExecutor(threads(), thread_name_prefix="draw") as pool:
             for number, part in enumerate(self.material.parts):
                 with_photo = of[number] == number
                 for entries in _chunks(part):
@@ -116,8 +117,3 @@ def _chunks(part: Part) -> Iterator[list[Entry]]:
             chunk, size = [], 0
     if chunk:
         yield chunk
-
-
-def _workers() -> int:
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
-    return max(1, min(8, available))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from salience.cores import threads
 from salience.data.arrays import ArraySource
 from salience.data.base import ImageRef, ImageSource
 from salience.data.decode import LoadedImage, load
@@ -284,9 +285,9 @@ def _decode_into(
             return str(error)
 
     hashes, sizes, failed = [], [], []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(threads()) as pool:
         for start in range(0, len(samples), CHUNK):
-            for i, image in enumerate(threads.map(decode, samples.refs[start : start + CHUNK]), start):
+            for i, image in enumerate(pool.map(decode, samples.refs[start : start + CHUNK]), start):
                 if isinstance(image, str):
                     failed.append((i, image))
                     hashes.append("")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from salience.comparison.strata import QUADRANTS
+from salience.cores import threads
 from salience.data.preprocessing import Preprocessing
 from salience.errors import RunError
 from salience.report.bundles import Bundles
@@ -70,7 +70,7 @@ class Drawing:
         wanted = sorted({*by_image, *chosen})
         whole = set(chosen)
         pictures: dict[str, bytes] = {}
-        with ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1)), thread_name_prefix="draw") as pool:
+        with ThreadPoolExecutor(threads(), thread_name_prefix="draw") as pool:
             jobs = pool.map(lambda i: self._image(i, by_image[i], i in whole), wanted)
             for i, (entry, found) in zip(wanted, jobs, strict=True):
                 pictures.update(found)

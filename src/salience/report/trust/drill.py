@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from salience.cores import threads
 from salience.data.base import Pixels
 from salience.data.preprocessing import Preprocessing
 from salience.errors import RunError
@@ -93,7 +93,7 @@ class Drill:
         self._counts = masks.all_counts(list(self._kinds.values()), pixels)
         photographs = Photographs(self.run.info.get("images", {}), self.pictures)
         entries = []
-        workers = max(1, min(8, os.cpu_count() or 1))
+        workers = threads()
         with ThreadPoolExecutor(workers, thread_name_prefix="draw") as pool:
             for at in range(0, len(chosen), 4 * workers):
                 jobs = [pool.submit(self._image, p, photographs) for p in chosen[at : at + 4 * workers]]
