@@ -23,8 +23,8 @@ from salience.errors import MethodError
 from salience.models.classifier import GRADIENTS, LAYERS, Classifier
 from salience.models.layers import Layer, find_layer
 
-_FILLED = 32
-"""Batches of an image's own questions for every other one, which may be half empty."""
+_FILLED = 8
+"""Batches of an image's own points and questions for every other one, which may be half empty."""
 _STATE_BYTES = 512 * 2**20
 
 
@@ -121,13 +121,7 @@ class Sweep:
 
     def stages(self) -> list[Stage]:
         """Return what an image needs, group by group of points, whole methods left out."""
-        classes = self.classifier.num_classes
-        columns = self.target.count(classes)
-        shared = [
-            Stage(points.count, wants, tuple(products(wants, classes, columns)))
-            for points, members in self.groups.items()
-            for wants in [self._wants(members)]
-        ]
+        columns = self.target.count(self.classifier.num_classes)
         size = self.classifier.preprocessing.size
         asking = [Stage(m.questions(size), (), ()) for m in self.methods if isinstance(m, QueryMethod)]
         descending = []
@@ -136,7 +130,17 @@ class Sweep:
                 forward, backward = method.passes(self.plan.batch)
                 descending.append(Stage(columns * backward, (), (Product(layers=False, pixels=True),)))
                 descending.append(Stage(columns * (forward - backward), (), ()))
-        return shared + asking + descending
+        return self._shared() + asking + descending
+
+    def _shared(self) -> list[Stage]:
+        """Return what an image needs of the methods that look at points."""
+        classes = self.classifier.num_classes
+        columns = self.target.count(classes)
+        return [
+            Stage(points.count, wants, tuple(products(wants, classes, columns)))
+            for points, members in self.groups.items()
+            for wants in [self._wants(members)]
+        ]
 
     def calls_per_image(self) -> Calls:
         """Return how many forward and backward passes an image needs, whole methods left out."""
@@ -146,15 +150,16 @@ class Sweep:
     def least(self) -> int:
         """Return how many images keep the model busy.
 
-        That is a batch, except where an image's own questions fill so many batches that the others can be half empty.
+        That is a batch, except where an image's own points and questions fill so many batches that the others can be
+        half empty.
         """
         batch = self.plan.batch
-        asked = sum(m.questions(self.classifier.preprocessing.size) for m in self.methods if isinstance(m, QueryMethod))
-        if not asked or any(isinstance(m, WholeMethod | DescentMethod) for m in self.methods):
+        if any(isinstance(m, WholeMethod | DescentMethod) for m in self.methods):
             return batch
         calls = self.calls_per_image()
-        rest = calls.forward + calls.backward - asked
-        return min(batch, -(-_FILLED * batch * rest // asked))
+        clean = sum(s.points * (1 + len(s.products)) for s in self._shared() if s.points == 1)
+        own = calls.forward + calls.backward - clean
+        return min(batch, -(-_FILLED * batch * clean // own)) if own else batch
 
     def _wants(self, members: Sequence[int]) -> tuple[Want, ...]:
         methods = [self.methods[i] for i in members]
@@ -253,6 +258,17 @@ class Sweep:
     # ------------------------------------------------------------------ many points
 
     def _travel(self, points: Points, members: Sequence[int], batch: Batch, clean: BatchResult) -> dict[int, MapBatch]:
+        """Average what the methods see over all points of each image, for as many images at a time as fill calls."""
+        found: list[dict[int, MapBatch]] = []
+        at = 0
+        for size in packed(len(batch), points.count, self.plan.batch):
+            rows = slice(at, at + size)
+            some = Batch(batch.image_ids[rows], batch.pixels[rows], batch.labels[rows])
+            found.append(self._average(points, members, some, BatchResult(clean.logits[rows], clean.targets[rows], [])))
+            at += size
+        return found[0] if len(found) == 1 else {i: _joined([f[i] for f in found]) for i in members}
+
+    def _average(self, points: Points, members: Sequence[int], batch: Batch, clean: BatchResult) -> dict[int, MapBatch]:
         """Average what the methods see over all points of each image.
 
         Where images are fewer than the batch, several points of each go in one call; contributions are added in
@@ -445,17 +461,33 @@ def _point_method(method: Method) -> PointMethod:
     return method
 
 
+def packed(images: int, points: int, batch: int) -> list[int]:
+    """Return how many images at a time are looked at, each at so many points: as few model calls as can be.
+
+    Nine images with 32 points each fill 18 batches of 16 as eight and one, and half fill 32 of them together.
+    """
+    size = next(n for n in range(images, 0, -1) if batch % n == 0)
+    if size == images:
+        return [images]
+
+    def calls(count: int) -> int:
+        return -(-points // (batch // count))
+
+    apart = [size, *packed(images - size, points, batch)]
+    return apart if sum(map(calls, apart)) < calls(images) else [images]
+
+
+def _joined(parts: Sequence[MapBatch]) -> MapBatch:
+    return MapBatch(
+        torch.cat([p.values for p in parts]),
+        torch.cat([p.scores for p in parts]),
+        {k: torch.cat([p.diagnostics[k] for p in parts]) for k in parts[0].diagnostics},
+    )
+
+
 def _join(pieces: Sequence[BatchResult]) -> BatchResult:
-    maps = [
-        MapBatch(
-            torch.cat([p.maps[i].values for p in pieces]),
-            torch.cat([p.maps[i].scores for p in pieces]),
-            {k: torch.cat([p.maps[i].diagnostics[k] for p in pieces]) for k in pieces[0].maps[i].diagnostics},
-        )
-        for i in range(len(pieces[0].maps))
-    ]
     return BatchResult(
         torch.cat([p.logits for p in pieces]),
         torch.cat([p.targets for p in pieces]),
-        maps,
+        [_joined([p.maps[i] for p in pieces]) for i in range(len(pieces[0].maps))],
     )

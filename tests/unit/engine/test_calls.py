@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import runs
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from salience.engine.plan import Plan
-from salience.engine.sweep import Batch, Sweep
+from salience.engine.sweep import Batch, Sweep, packed
 from salience.engine.targets import parse_target
 from salience.engine.tune import running
 from salience.methods.registry import parse_method
@@ -88,6 +90,30 @@ def test_few_images_fill_the_batch_with_points() -> None:
     _, sweep, seen = calls(small_classifier(), ["ig:steps=8"], n=1)
     assert sweep.calls.forward == 1 + 8 + 1
     assert seen.calls == 1 + 2 + 1
+
+
+@pytest.mark.parametrize("images", range(1, 9))
+def test_a_number_of_images_that_does_not_divide_the_batch_fills_it_too(images: int) -> None:
+    classifier, plan = small_classifier(), Plan(8, "contiguous", 1)
+    target = parse_target("predicted", classifier.class_names)
+    sweep = Sweep(classifier, [parse_method("ig:steps=32").method], target, "logit", 0, plan)
+    batch = Batch(tuple(map(str, range(images))), torch.rand(images, 3, 16, 16), torch.full((images,), -1))
+    with running(classifier, plan), runs.counted(classifier.module) as seen:
+        sweep.run(batch)
+    assert seen.backward == images * 32  # 8 a call
+    assert seen.forward == images * 32 + 16  # the images themselves, and the anchor, are a batch each
+
+
+@given(images=st.integers(1, 64), points=st.integers(1, 200), times=st.integers(1, 8))
+def test_packing_makes_no_more_calls_than_one_group_does(images: int, points: int, times: int) -> None:
+    batch = images * times + times - 1
+    sizes = packed(images, points, batch)
+
+    def calls(count: int) -> int:
+        return -(-points // (batch // count))
+
+    assert sum(sizes) == images
+    assert sum(map(calls, sizes)) <= calls(images)
 
 
 def test_cams_alone_leave_the_trunk_without_a_graph() -> None:

@@ -194,11 +194,13 @@ def test_where_memory_runs_out_each_lane_halves_its_batch(planned: Any, tmp_path
     ("methods", "least"),
     [
         ("gradient", 8),
-        ("gradient,ig:steps=64", 8),
-        ("rise:budget=257", 1),  # 256 questions an image: 32 batches of 8
-        ("rise:budget=65", 4),
-        ("rise:budget=65,gradcam", 8),  # the two other passes an image may fill a batch by half
-        ("rise:budget=17", 8),
+        ("ig:steps=32", 1),  # 64 passes an image, 8 batches of 8
+        ("gradient,ig:steps=4", 8),
+        ("smoothgrad:samples=8", 4),
+        ("rise:budget=65", 1),
+        ("rise:budget=65,gradcam", 2),  # two other passes an image
+        ("rise:budget=17", 4),
+        ("rise:budget=9", 8),
         ("rise:budget=257,mask:steps=2", 8),
         ("rise:budget=257,captum:Saliency", 8),
     ],
@@ -210,12 +212,13 @@ def test_images_that_are_asked_about_often_need_not_fill_a_batch(methods: str, l
     assert Sweep(small_classifier(), chosen, parse_target("predicted", ()), None, 0, Plan(8)).least() == least
 
 
-def test_few_images_that_are_asked_about_often_keep_all_lanes_busy(planned: Any) -> None:
+@pytest.mark.parametrize("method", ["rise:budget=257", "ig:steps=64", "smoothgrad:samples=50"])
+def test_few_images_that_are_asked_about_often_keep_all_lanes_busy(planned: Any, method: str) -> None:
     classifier = small_classifier()
     busy: set[str] = set()
     classifier.module.register_forward_pre_hook(lambda *args: busy.add(threading.current_thread().name))
     planned(Plan(16, "contiguous", 1, lanes=2))
-    salience.explain(classifier, example_images(classifier, 8), "rise", budget=257)
+    salience.explain(classifier, example_images(classifier, 8), method)
     assert {"lane-0", "lane-1"} <= busy
 
 
