@@ -1,20 +1,21 @@
 """What a metric is: what it needs to see of a map, and how that becomes a number.
 
-A metric is a frozen dataclass whose fields are its settings. There are three kinds. A :class:`CurveMetric` reads what
+A metric is a frozen dataclass whose fields are its settings. There are four kinds. A :class:`CurveMetric` reads what
 the model answered along a masked sweep; all of them share one sweep for each background. A :class:`MapMetric` looks at
 the map alone. A :class:`ProbeMetric` asks the model questions of its own, row by row, through the same packed calls.
-Metrics never call the model.
+A :class:`RemakeMetric` has the method's maps made again. Metrics never call the model.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from salience.engine.adversary import Adversary
 from salience.engine.masked import Order, Output, Packer
@@ -242,14 +243,35 @@ class ProbeMetric(Metric):
         return str(self.rows(labels, size))
 
 
-class Remake(Protocol):
-    """Makes maps again, of other images or of a changed model."""
+class Change(Protocol):
+    """A changed model. Changes that are equal are made once, for the maps of all images that ask for them."""
 
-    classifier: Classifier
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Return the method's maps (R, h, w), for the image's predicted label, of pixels (R, 3, H, W) in [0, 1]."""
+    def __call__(self, module: nn.Module) -> AbstractContextManager[None]:
+        """Change the model while inside; it is left as it was found."""
         ...
+
+    def __hash__(self) -> int:
+        """Return the same for equal changes."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Again:
+    """Maps that are to be made, for the image's predicted label.
+
+    Attributes
+    ----------
+    pixels
+        (R, 3, H, W) in [0, 1].
+    change
+        What is done to the model first; None leaves it as it is.
+    """
+
+    pixels: Tensor
+    change: Change | None = None
+
+
+Remaking = Generator[Again, Tensor, Tensor]
 
 
 class RemakeMetric(Metric):
@@ -262,8 +284,12 @@ class RemakeMetric(Metric):
         """Return how many maps are made for one image and method."""
 
     @abstractmethod
-    def score(self, seen: Seen, remake: Remake) -> Tensor:
-        """Return a value (1,) of the predicted label's map; the model must be left as it was found."""
+    def score(self, seen: Seen) -> Remaking:
+        """Yield what maps are to be made of, is sent them (R, h, w), and return a value (1,) of the predicted label's.
+
+        Images are scored together, so that their maps fill batches. Where a map is not finite, the image fails and
+        nothing more is sent.
+        """
 
     def cost(self, labels: int, size: tuple[int, int]) -> str:
         """Return how many maps it makes: each costs what the method does."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from salience.engine.random import normal, row_key, uniform
 from salience.errors import MetricError
 from salience.metrics.label_sensitivity import spearman, ssim, unit_scaled
-from salience.metrics.metric import Remake, RemakeMetric, Seen
+from salience.metrics.metric import Again, RemakeMetric, Remaking, Seen
 from salience.metrics.registry import register
 
 
@@ -54,12 +54,12 @@ class MaxSensitivity(RemakeMetric):
         """The map itself, and one a draw."""
         return self.draws + 1
 
-    def score(self, seen: Seen, remake: Remake) -> Tensor:
+    def score(self, seen: Seen) -> Remaking:
         """Return the largest relative change (1,)."""
         keys = [row_key(seen.seed, "max-sensitivity", seen.image_id, d) for d in range(self.draws)]
         change = uniform(keys, seen.pixels.shape, seen.pixels.device).mul_(2).sub_(1).mul_(self.radius)
         moved = (seen.pixels + change.to(seen.pixels.dtype)).clamp(0, 1)
-        maps = remake(torch.cat([seen.pixels[None], moved])).double()
+        maps = (yield Again(torch.cat([seen.pixels[None], moved]))).double()
         largest = torch.linalg.vector_norm((maps[1:] - maps[:1]).flatten(1), dim=1).amax()
         value: Tensor = largest / torch.linalg.vector_norm(maps[0])
         return value.view(1)
@@ -103,21 +103,31 @@ class Randomisation(RemakeMetric):
         """The map itself, and one a stage."""
         return self.stages + 1
 
-    def score(self, seen: Seen, remake: Remake) -> Tensor:
+    def score(self, seen: Seen) -> Remaking:
         """Return the mean similarity (1,)."""
-        before = remake(seen.pixels[None])[0]
-        layers = layers_from_output(remake.classifier.module)
+        before = (yield Again(seen.pixels[None]))[0]
         found = []
         for stage in range(1, self.stages + 1):
-            count = max(1, round(len(layers) * stage / self.stages))
-            with randomised(layers[:count], seen.seed):
-                after = remake(seen.pixels[None])[0]
+            after = (yield Again(seen.pixels[None], Randomised(stage / self.stages, seen.seed)))[0]
             if self.similarity == "spearman":
                 found.append(spearman(before, after))
             else:
                 found.append(ssim(unit_scaled(before), unit_scaled(after)))
         kept = torch.stack(found)
         return kept[kept.isfinite()].mean().view(1)
+
+
+@dataclass(frozen=True)
+class Randomised:
+    """A model of whose layers a share, those nearest to the output, have random weights."""
+
+    share: float
+    seed: int
+
+    def __call__(self, module: nn.Module) -> AbstractContextManager[None]:
+        """Replace the weights while inside."""
+        layers = layers_from_output(module)
+        return randomised(layers[: max(1, round(len(layers) * self.share))], self.seed)
 
 
 def layers_from_output(module: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -39,11 +39,12 @@ from salience.engine.plan import Plan, Precision, by_precision
 from salience.engine.pool import Pool
 from salience.engine.runner import to_pixels
 from salience.engine.scalars import Output as ScalarOutput
-from salience.engine.sweep import Batch, Sweep
+from salience.engine.sweep import Sweep
 from salience.engine.targets import Target
 from salience.metrics.backgrounds import Background, fixed_background
 from salience.metrics.baselines import CLASS_AGNOSTIC, Baseline
 from salience.metrics.metric import CurveMetric, Curves, Labelled, MapMetric, Need, ProbeMetric, RemakeMetric, Seen
+from salience.metrics.remaking import remade
 from salience.models.classifier import Classifier
 from salience.store.reader import MapReader
 from salience.store.schema import STAGES
@@ -428,24 +429,6 @@ class _Group:
     needs: dict[int, list[Need]] = field(default_factory=dict)
 
 
-class _Remake:
-    """A method's maps of other pixels, for one image's predicted label; draws are those of the image."""
-
-    def __init__(self, desk: _Desk, candidate: int, seen: Seen) -> None:
-        self.classifier = desk.scorer.classifier
-        self._desk, self._candidate, self._seen = desk, candidate, seen
-        self.finite = True
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        sweep_ = self._desk.scorer.remake(self._candidate, self._desk.packer.plan)
-        label = self._seen.labels[:1].expand(len(pixels)).cpu()
-        result = sweep_.run(Batch((self._seen.image_id,) * len(pixels), pixels, label))
-        self._desk.packer.count(sweep_.calls)
-        maps = result.maps[0].values[:, 0].float()
-        self.finite &= bool(maps.isfinite().all())
-        return maps
-
-
 class _Desk:
     """The pictures of one unit, with what all methods share: label sets, orders of ties, backgrounds, blank answers."""
 
@@ -513,13 +496,18 @@ class _Desk:
             for output in {n.output for n in needs}:
                 self.blank(b, output)
         pending: list[Callable[[], None]] = [partial(self._reread, group, task) for task in group.read]
+        seen: dict[int, Seen] = {}
         for i, picture in enumerate(self.pictures if group.first else ()):
             values = self._maps(candidate, picture, group)
             if values is None:
                 continue
             mapped[i, : labels if candidate.shared else len(values)] = True
-            pending += self._look(group, candidate, i, values)
+            one = self._seen(candidate, picture, values)
+            pending += self._look(group, i, one)
+            if group.remakes:
+                seen[i] = replace(one, maps=one.maps[:1].clone())  # those of all labels would be held for all pictures
             self._sweep(candidate.shared, i, values, records)
+        self._remake(group, seen)
 
         def end() -> None:
             for finish in pending:
@@ -547,12 +535,10 @@ class _Desk:
             values = gaussian_blur(values.unsqueeze(1), group.smooth).squeeze(1)
         return values
 
-    def _look(self, group: _Group, candidate: Candidate, i: int, values: Tensor) -> list[Callable[[], None]]:
-        """Score the metrics that look at the maps, ask for those that ask; return what finishes the latter."""
-        picture = self.pictures[i]
+    def _seen(self, candidate: Candidate, picture: Picture, values: Tensor) -> Seen:
         if candidate.shared:
             values = values.expand(len(picture.labels), -1, -1)
-        seen = Seen(
+        return Seen(
             picture.image_id,
             self.scorer.seed,
             picture.pixels,
@@ -562,19 +548,14 @@ class _Desk:
             picture.boxes,
             self.scorer.pool,
         )
+
+    def _look(self, group: _Group, i: int, seen: Seen) -> list[Callable[[], None]]:
+        """Score the metrics that look at the maps, ask for those that ask; return what finishes the latter."""
+        picture = self.pictures[i]
         for m, task in group.maps.items():
             metric = self.scorer.metrics[m].metric
             assert isinstance(metric, MapMetric)
             self._put(task, group, m, None, picture, metric.score(seen))
-        for m, task in group.remakes.items():
-            metric = self.scorer.metrics[m].metric
-            assert isinstance(metric, RemakeMetric)
-            remake = _Remake(self, group.candidate, seen)
-            value = metric.score(seen, remake)
-            if remake.finite:
-                self._put(task, group, m, None, picture, value)
-            else:
-                self._fail(task, group, m, picture, "a map that it makes again")
         finish: list[Callable[[], None]] = []
         for m, task in group.probes.items():
             metric = self.scorer.metrics[m].metric
@@ -583,6 +564,20 @@ class _Desk:
                 value_of = metric.ask(replace(seen, reach=partial(self.reach, i, heard)), self.packer)
             finish.append(partial(self._later, task, group, m, picture, value_of, heard))
         return finish
+
+    def _remake(self, group: _Group, seen: dict[int, Seen]) -> None:
+        """Score the metrics that have maps made again, of all pictures that have a map."""
+        pictures = [self.pictures[i] for i in seen]
+        for m, task in group.remakes.items():
+            metric = self.scorer.metrics[m].metric
+            assert isinstance(metric, RemakeMetric)
+            sweep_ = self.scorer.remake(group.candidate, self.packer.plan)
+            for number, value in remade(metric, seen.values(), sweep_):
+                if value is not None:
+                    self._put(task, group, m, None, pictures[number], value)
+                else:
+                    self._fail(task, group, m, pictures[number], "a map that it makes again")
+            self.packer.count(sweep_.calls)
 
     def _later(
         self, task: str, group: _Group, m: int, picture: Picture, value_of: Callable[[], Tensor], heard: Heard
