@@ -44,7 +44,7 @@ from salience.engine.targets import Target
 from salience.metrics.backgrounds import Background, fixed_background
 from salience.metrics.baselines import CLASS_AGNOSTIC, Baseline
 from salience.metrics.metric import CurveMetric, Curves, Labelled, MapMetric, Need, ProbeMetric, RemakeMetric, Seen
-from salience.metrics.remaking import remade
+from salience.metrics.remaking import Maker, remade
 from salience.models.classifier import Classifier
 from salience.store.reader import MapReader
 from salience.store.schema import STAGES
@@ -567,17 +567,16 @@ class _Desk:
 
     def _remake(self, group: _Group, seen: dict[int, Seen]) -> None:
         """Score the metrics that have maps made again, of all pictures that have a map."""
-        pictures = [self.pictures[i] for i in seen]
+        pictures, plan = [self.pictures[i] for i in seen], self.packer.plan
+        maker = Maker(partial(self.scorer.remake, group.candidate, plan), self.packer.count, plan.batch)
         for m, task in group.remakes.items():
             metric = self.scorer.metrics[m].metric
             assert isinstance(metric, RemakeMetric)
-            sweep_ = self.scorer.remake(group.candidate, self.packer.plan)
-            for number, value in remade(metric, seen.values(), sweep_):
+            for number, value in remade(metric, seen.values(), maker):
                 if value is not None:
                     self._put(task, group, m, None, pictures[number], value)
                 else:
                     self._fail(task, group, m, pictures[number], "a map that it makes again")
-            self.packer.count(sweep_.calls)
 
     def _later(
         self, task: str, group: _Group, m: int, picture: Picture, value_of: Callable[[], Tensor], heard: Heard

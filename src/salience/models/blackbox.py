@@ -142,7 +142,7 @@ class BlackBox(nn.Module):
         wanted = list(missing)
         if wanted:
             for part, scores in self._answers(images[list(missing.values())]):
-                # kept before more is asked for
+                # kept as they come; a single connection asks for nothing more before
                 answers = dict(zip(wanted[part.start : part.stop], scores.cpu().numpy(), strict=True))
                 account.add(answers)
                 known |= answers

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from salience.engine.passes import Calls
 from salience.engine.plan import Plan
 from salience.engine.sweep import Sweep
 from salience.engine.targets import parse_target
@@ -16,7 +17,7 @@ from salience.explaining import RunSettings
 from salience.methods.registry import parse_method
 from salience.metrics.metric import Seen
 from salience.metrics.registry import parse_metric
-from salience.metrics.remaking import remade
+from salience.metrics.remaking import Maker, remade
 from salience.metrics.robustness import MaxSensitivity, Randomisation, layers_from_output, randomised
 from salience.testing.contracts import example_images
 from salience.testing.models import linear_classifier, small_classifier
@@ -55,18 +56,21 @@ def test_images_fill_the_batches_together(metric: str, maps: int, rounds: int) -
     classifier = small_classifier()
     plan, images = Plan(8, "contiguous", 1), torch.rand(40, 3, 16, 16)
     target = parse_target("label", classifier.class_names)
-    sweep = Sweep(classifier, [parse_method("gradient").method], target, None, 0, plan)
+    counted: list[Calls] = []
+    method = parse_method("gradient").method
+    maker = Maker(lambda: Sweep(classifier, [method], target, None, 0, plan), counted.append, plan.batch)
     labels = classifier.logits(images).argmax(1)
     none = torch.zeros(0)
     seen = [Seen(str(i), 0, images[i], none, labels[i : i + 1], none, none) for i in range(40)]
     chosen = parse_metric(metric)[0].metric
     calls = []
     with running(classifier, plan), classifier.module.register_forward_pre_hook(lambda *_: calls.append(1)):
-        found = dict(remade(chosen, seen, sweep))
+        found = dict(remade(chosen, seen, maker))
     assert len(calls) == 40 * maps * rounds // 8
+    assert sum(c.forward for c in counted) == 40 * maps * rounds
     assert sorted(found) == list(range(40))
     with running(classifier, plan):
-        alone = [next(remade(chosen, [one], sweep))[1] for one in seen[:6]]
+        alone = [next(remade(chosen, [one], maker))[1] for one in seen[:6]]
     assert [float(v) for v in alone] == [float(found[i]) for i in range(6)]
 
 
