@@ -65,7 +65,7 @@ class Switches:
     fail, status, retry_after
         So many next requests get this status, and this Retry-After where it is given.
     delay
-        Seconds before an answer.
+        Seconds before an answer, also before one that fails.
     drop
         So many next requests have their connection closed in place of an answer.
     lose_rows
@@ -148,13 +148,13 @@ class App:
         if switches.drop:
             switches.drop -= 1
             raise ConnectionAbortedError  # the connection is closed without a word
+        if switches.delay:
+            await asyncio.sleep(switches.delay)
         if switches.fail:
             switches.fail -= 1
             extra = [(b"retry-after", switches.retry_after.encode())] if switches.retry_after else []
             await _answer(send, switches.status, b"out of order", "text/plain", extra)
             return
-        if switches.delay:
-            await asyncio.sleep(switches.delay)
         z = scores_of(rows)
         z = softmax(z) if switches.probabilities else z
         z = z[: len(z) - switches.lose_rows, : switches.classes]
